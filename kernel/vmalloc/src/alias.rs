@@ -74,7 +74,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The area is unmapped and flushed.
     pub(crate) fn reset_alias(&self, area: &Area) {
-        let _alone = self.linear_map.enter(&self.backend);
+        let _alone = self.linear_map.0.enter(&self.backend);
         self.backend.alone_in_linear_map(|| {
             if let Err(failure) = self.edit_alias(area, 0..area.pages(), LinearEdit::Restore) {
                 // Leaves are split where the change ended.

@@ -2,7 +2,6 @@
 
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::frames::Blocks;
 use crate::record::{self, Area, AreaInfo, Head, Kind};
 use crate::region::Vmalloc;
 use core::fmt;
@@ -13,7 +12,7 @@ use paging::{Granule, Outcome, PhysAddr, VirtAddr, VirtRange};
 /// An area and what is mapped there. Dropping it frees all of it.
 #[must_use = "the area is freed where this is dropped, which is here"]
 pub struct VmArea<'v, B: Backend> {
-    vm: &'v Vmalloc<B>,
+    pub(crate) vm: &'v Vmalloc<B>,
     /// `None` only after [`into_raw`](Self::into_raw).
     area: Option<Area>,
     range: VirtRange,
@@ -44,10 +43,6 @@ impl<'v, B: Backend> VmArea<'v, B> {
         Self::new(vm, area, range, 0, &Outcome::default())
     }
 
-    pub(crate) fn keep_blocks(&self, blocks: Blocks<'_, B>) {
-        blocks.hand_to(self.area());
-    }
-
     /// Returns the address, with the offset of a physical range.
     #[must_use]
     pub fn va(&self) -> VirtAddr {
@@ -58,10 +53,6 @@ impl<'v, B: Backend> VmArea<'v, B> {
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
         core::ptr::with_exposed_provenance_mut(self.va().0 as usize)
-    }
-
-    pub(crate) fn manager(&self) -> &'v Vmalloc<B> {
-        self.vm
     }
 
     pub(crate) fn area(&self) -> &Area {
@@ -135,7 +126,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
             return Err(self);
         }
         let by = Location::caller();
-        let vm = self.manager();
+        let vm = self.vm;
         if let Some(area) = self.into_area() {
             vm.defer(area, by);
         }
@@ -158,7 +149,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
     /// Returns what [`Vmalloc::find_vm_area`] does.
     #[must_use]
     pub fn info(&self) -> AreaInfo {
-        match record::info_of_held::<B::Granule>(self.area()) {
+        match record::info::<B::Granule>(self.area()) {
             Some(info) => info,
             None => unreachable!("an area without a caller"),
         }

@@ -18,9 +18,9 @@ pub const MAX_SMALL: u64 = BLOCK_PAGES / 2;
 /// Under its shard's lock.
 pub(crate) struct Block<'s>(Lent<'s, WORDS>);
 
-const USED: usize = 0;
-const STARTS: usize = 1;
-const LASTS: usize = 2;
+const USED: usize = record::MAP_RAM;
+const STARTS: usize = USED + 1;
+const LASTS: usize = USED + 2;
 
 const fn pages_of_block<G: Granule>() -> u64 {
     let piece = 1 << G::INDEX_BITS;
@@ -37,23 +37,19 @@ const fn bits(first: u64, nr: u64) -> u64 {
 }
 
 #[inline(always)]
-const fn clear_run(used: u64, nr: u64) -> Option<u64> {
-    let first = (!used).trailing_zeros() as u64;
-    if first < BLOCK_PAGES && ((used >> first).trailing_zeros() as u64) >= nr && BLOCK_PAGES - first >= nr {
+fn clear_run(used: u64, nr: u64) -> Option<u64> {
+    let first = u64::from((!used).trailing_zeros());
+    if first < BLOCK_PAGES && u64::from((used >> first).trailing_zeros()) >= nr && BLOCK_PAGES - first >= nr {
         return Some(first);
     }
     // Bit i: `have` pages are free from page i. Each step at most doubles `have`.
     let (mut free, mut have) = (!used, 1);
     while have < nr {
-        let more = if nr - have < have { nr - have } else { have };
+        let more = have.min(nr - have);
         free &= free >> more;
         have += more;
     }
-    if free == 0 {
-        None
-    } else {
-        Some(free.trailing_zeros() as u64)
-    }
+    (free != 0).then(|| u64::from(free.trailing_zeros()))
 }
 
 #[cold]
@@ -78,12 +74,12 @@ impl<'s> Block<'s> {
 
     #[inline(always)]
     fn bits(&self, of: usize) -> u64 {
-        record::map_ram(&self.0, of)
+        self.0.word(of)
     }
 
     #[inline(always)]
     fn set(&self, of: usize, bits: u64) {
-        record::set_map_ram(&self.0, of, bits);
+        self.0.set_word(of, bits);
     }
 
     #[inline(always)]
@@ -144,7 +140,7 @@ impl<G: Granule> State<G> {
     }
 
     /// As [`Block::begin_end`]. `None` without a block.
-    pub fn end_in_block(&mut self, page: Vpn, nr: u64) -> Option<Result<(), Error>> {
+    pub fn end_in_block(&self, page: Vpn, nr: u64) -> Option<Result<(), Error>> {
         if let Some(block) = self.current_block(page) {
             return Some(block.begin_end::<G>(page, nr));
         }
@@ -152,9 +148,9 @@ impl<G: Granule> State<G> {
     }
 
     /// Returns another block around `page`.
-    pub fn old_block(&mut self, page: Vpn) -> Option<Block<'_>> {
-        let lent = self.space.lend(page)?;
-        let block = Block(lent);
+    pub fn old_block(&self, page: Vpn) -> Option<Block<'_>> {
+        let area = self.space.find(page).filter(|area| area.state().is_live())?;
+        let block = Block(area);
         let is_block = Head::of(&block.0).kind() == Kind::MapRam && block.index(page) < pages_of_block::<G>();
         is_block.then_some(block)
     }

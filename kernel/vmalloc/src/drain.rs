@@ -12,7 +12,7 @@
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
-use crate::record::{self, Area, Head, Kind};
+use crate::record::{self, Area, Head, Kind, List};
 use crate::region::{Context, Vmalloc};
 use crate::shard::{STEP, Shard};
 use core::panic::Location;
@@ -56,14 +56,10 @@ impl<B: Backend> Vmalloc<B> {
 
     #[cold]
     fn take_in(&self, shard: &Shard<B>, usage: (usize, u64)) {
-        let inside = match shard.purge.try_enter() {
-            Some(inside) => inside,
-            None if !self.share.is_reached_by(usage) => return,
-            None => shard.purge.enter(&self.backend),
-        };
-        self.drain_all(shard);
-        self.flush_inside(shard);
-        drop(inside);
+        if let Some(_inside) = self.enter_purge(shard, || self.share.is_reached_by(usage)) {
+            self.drain_all(shard);
+            self.flush_inside(shard);
+        }
     }
 
     /// And, if it may wait, some of the shared ones.
@@ -113,54 +109,42 @@ impl<B: Backend> Vmalloc<B> {
     #[cold]
     #[inline(never)]
     fn drain_step(&self, shard: &Shard<B>, context: Context) {
-        let Some(inside) = shard.purge.try_enter() else {
+        let Some(_inside) = shard.purge.try_enter() else {
             return;
         };
         let mut left = STEP;
-        let old = shard.state.lock().deferred.take();
+        let old = shard.state.lock().deferred.take_all();
         let mut kept = self.drain_list(shard, old, &mut left, context);
         if left != 0 {
-            let mut rest = self.drain_list(shard, shard.deferred_list.new.take_all(), &mut left, context);
-            while let Some(mut area) = kept {
-                kept = area.link(rest.take());
-                rest = Some(area);
-            }
-            kept = rest;
+            let new = shard.deferred_list.new.take_all();
+            let rest = self.drain_list(shard, new, &mut left, context);
+            rest.for_each(|area| kept.push(area));
         }
         shard.state.lock().deferred = kept;
         self.flush_inside(shard);
-        drop(inside);
     }
 
     /// Inside the purge gate.
     pub(crate) fn drain_all(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();
-        let lists = [held.deferred.take(), shard.deferred_list.new.take_all()];
+        let lists = [held.deferred.take_all(), shard.deferred_list.new.take_all()];
         drop(held);
         for list in lists {
             let none = self.drain_list(shard, list, &mut { usize::MAX }, Context::Waiting);
-            debug_assert!(none.is_none(), "all were to be dealt with");
+            debug_assert!(none.is_empty(), "all were to be dealt with");
         }
     }
 
     /// Frees at most `left` areas, and returns the rest.
-    fn drain_list(
-        &self,
-        shard: &Shard<B>,
-        list: Option<Area>,
-        left: &mut usize,
-        context: Context,
-    ) -> Option<Area> {
-        let (mut list, mut kept): (_, Option<Area>) = (list, None);
+    fn drain_list(&self, shard: &Shard<B>, mut list: List, left: &mut usize, context: Context) -> List {
+        let mut kept = List::new();
         while *left != 0
-            && let Some(mut area) = list
+            && let Some(area) = list.next()
         {
             *left -= 1;
-            list = area.link(None);
             if context != Context::Waiting && Head::of(&area).permissions_changed() {
                 // Restoring the linear map waits for a gate.
-                area.link(kept.take());
-                kept = Some(area);
+                kept.push(area);
                 continue;
             }
             shard.deferred_list.gone(&area);
@@ -168,10 +152,7 @@ impl<B: Backend> Vmalloc<B> {
             let range = record::range::<B::Granule>(&area);
             self.free_held(shard, held, area, range);
         }
-        while let Some(mut area) = kept {
-            kept = area.link(list.take());
-            list = Some(area);
-        }
+        kept.for_each(|area| list.push(area));
         list
     }
 
@@ -188,11 +169,7 @@ impl<B: Backend> Vmalloc<B> {
             };
             // An area in use keeps its shard.
             let shard = self.shards.get(self.owners.of(self.span_of(Self::page_of(va))));
-            let inside = if wait {
-                shard.purge.enter(&self.backend)
-            } else if let Some(inside) = shard.purge.try_enter() {
-                inside
-            } else {
+            let Some(inside) = self.enter_purge(shard, || wait) else {
                 continue;
             };
             if let Some(by) = slot.take(va) {

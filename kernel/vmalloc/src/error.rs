@@ -1,17 +1,19 @@
 //! Why the subsystem refused.
 
-use crate::record::{AreaInfo, Freed, Kind};
+use crate::record::{self, Area, AreaInfo, Freed, Kind};
 use crate::va;
 use core::fmt;
 use paging::{Granule, MemoryType, Pfn, PhysAddr, VirtAddr, VirtRange};
 
 /// Why a call failed. Nothing has changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No bytes, no pages, or only empty extents.
+    #[error("nothing asked for")]
     Empty,
     /// More than there could be.
+    #[error("{size:#x} bytes are more than {limit:#x}")]
     TooLarge {
         /// Bytes, saturated.
         size: u64,
@@ -19,11 +21,13 @@ pub enum Error {
         limit: u64,
     },
     /// The alignment is not a power of two.
+    #[error("alignment {align:#x} is no power of two")]
     BadAlignment {
         /// In bytes.
         align: u64,
     },
     /// The range exceeds the physical address space.
+    #[error("{size:#x} bytes at {pa} leave the physical address space")]
     BadPhysical {
         /// Its start.
         pa: PhysAddr,
@@ -31,6 +35,7 @@ pub enum Error {
         size: u64,
     },
     /// RAM is cacheable elsewhere (Arm ARM B2.8).
+    #[error("{size:#x} bytes at {pa} hold RAM")]
     Ram {
         /// Its start.
         pa: PhysAddr,
@@ -38,29 +43,40 @@ pub enum Error {
         size: u64,
     },
     /// RAM does not have this memory type.
+    #[error("RAM is not mapped as {0:?}")]
     MemoryType(MemoryType),
     /// No range of addresses is left.
+    #[error("no address space: {0}")]
     OutOfSpace(va::Error),
     /// No frame is left.
+    #[error("no frames for {size:#x} bytes")]
     OutOfFrames {
         /// Bytes.
         size: u64,
     },
     /// Not a single frame, an area's already, or there twice.
+    #[error("frame {:#x} is no single one that its caller has once", .0.0)]
     NotToBeTakenOver(Pfn),
     /// No page is left for nodes.
+    #[error("no page for areas")]
     OutOfNodes,
     /// The walker's error.
+    #[error("{0}")]
     Map(paging::Error),
     /// Not page aligned.
+    #[error("{0} is not a multiple of the page size")]
     Misaligned(VirtAddr),
     /// Not in the region.
+    #[error("{0} is not a vmalloc address")]
     Outside(VirtAddr),
     /// Nothing is mapped here.
+    #[error("nothing is mapped at {0}")]
     NotMapped(VirtAddr),
     /// No area is here, or was recently.
+    #[error("no area at {0}")]
     NoArea(VirtAddr),
     /// Not an area's first address.
+    #[error("{va} is inside the {area}")]
     Interior {
         /// Address.
         va: VirtAddr,
@@ -68,6 +84,7 @@ pub enum Error {
         area: AreaInfo,
     },
     /// In a guard page.
+    #[error("{va} guards the {area}")]
     Guard {
         /// Address.
         va: VirtAddr,
@@ -75,8 +92,10 @@ pub enum Error {
         area: AreaInfo,
     },
     /// A handle frees this area.
+    #[error("the {0} belongs to a handle")]
     Owned(AreaInfo),
     /// Another call frees this kind.
+    #[error("the {area} is no {expected:?} area")]
     WrongKind {
         /// Area.
         area: AreaInfo,
@@ -84,8 +103,10 @@ pub enum Error {
         expected: Kind,
     },
     /// The area was freed already.
+    #[error("the {} was freed already by {}", .0.area, .0.by)]
     Freed(Freed),
     /// The mapping has another size.
+    #[error("{size:#x} bytes are mapped at {va}, not {expected:#x}")]
     WrongLength {
         /// Start.
         va: VirtAddr,
@@ -95,15 +116,19 @@ pub enum Error {
         expected: u64,
     },
     /// A `set_memory_*` changed the area.
+    #[error("the permissions of the {0} were changed")]
     PermissionsChanged(AreaInfo),
     /// The call does not wait for a taken lock.
+    #[error("a lock is taken")]
     WouldBlock,
     /// No room to defer an address. The area is unchanged.
+    #[error("too many addresses wait to be freed for {va} to join them")]
     TooManyDeferred {
         /// Address.
         va: VirtAddr,
     },
     /// Not within the area.
+    #[error("{size:#x} bytes at {offset:#x} leave the {area}")]
     OutOfBounds {
         /// Offset.
         offset: u64,
@@ -118,6 +143,14 @@ impl Error {
     #[cold]
     pub(crate) fn of_map<G: Granule>(failure: paging::Failure) -> Self {
         Self::Map(failure.error.of_frames::<G>())
+    }
+
+    #[cold]
+    pub(crate) fn wrong_kind<G: Granule>(area: &Area, expected: Kind) -> Self {
+        match record::info::<G>(area) {
+            Some(area) => Self::WrongKind { area, expected },
+            None => Self::NoArea(record::range::<G>(area).start),
+        }
     }
 
     pub(crate) const fn is_for_want(&self) -> bool {
@@ -146,55 +179,3 @@ impl fmt::Display for AreaInfo {
         write!(f, " made by {}", self.caller)
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => write!(f, "nothing asked for"),
-            Self::TooLarge { size, limit } => {
-                write!(f, "{size:#x} bytes are more than {limit:#x}")
-            }
-            Self::BadAlignment { align } => write!(f, "alignment {align:#x} is no power of two"),
-            Self::BadPhysical { pa, size } => {
-                write!(f, "{size:#x} bytes at {pa} leave the physical address space")
-            }
-            Self::Ram { pa, size } => write!(f, "{size:#x} bytes at {pa} hold RAM"),
-            Self::MemoryType(memory) => write!(f, "RAM is not mapped as {memory:?}"),
-            Self::OutOfSpace(error) => write!(f, "no address space: {error}"),
-            Self::OutOfFrames { size } => write!(f, "no frames for {size:#x} bytes"),
-            Self::NotToBeTakenOver(frame) => {
-                write!(
-                    f,
-                    "frame {:#x} is no single one that its caller has once",
-                    frame.0
-                )
-            }
-            Self::OutOfNodes => write!(f, "no page for areas"),
-            Self::Map(error) => write!(f, "{error}"),
-            Self::Misaligned(va) => write!(f, "{va} is not a multiple of the page size"),
-            Self::Outside(va) => write!(f, "{va} is not a vmalloc address"),
-            Self::NotMapped(va) => write!(f, "nothing is mapped at {va}"),
-            Self::NoArea(va) => write!(f, "no area at {va}"),
-            Self::Interior { va, area } => write!(f, "{va} is inside the {area}"),
-            Self::Guard { va, area } => write!(f, "{va} guards the {area}"),
-            Self::Owned(area) => write!(f, "the {area} belongs to a handle"),
-            Self::WrongKind { area, expected } => write!(f, "the {area} is no {expected:?} area"),
-            Self::Freed(freed) => {
-                write!(f, "the {} was freed already by {}", freed.area, freed.by)
-            }
-            Self::WrongLength { va, size, expected } => {
-                write!(f, "{size:#x} bytes are mapped at {va}, not {expected:#x}")
-            }
-            Self::PermissionsChanged(area) => write!(f, "the permissions of the {area} were changed"),
-            Self::WouldBlock => write!(f, "a lock is taken"),
-            Self::TooManyDeferred { va } => {
-                write!(f, "too many addresses wait to be freed for {va} to join them")
-            }
-            Self::OutOfBounds { offset, size, area } => {
-                write!(f, "{size:#x} bytes at {offset:#x} leave the {area}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for Error {}

@@ -4,8 +4,9 @@
 
 use crate::backend::{Backend, Lock};
 use crate::frames::free_frames_of;
+use crate::gate::Inside;
 use crate::owner::COMMON;
-use crate::record::{Area, Head, WORDS};
+use crate::record::{Area, Head, List, WORDS};
 use crate::region::Vmalloc;
 use crate::shard::{Flushing, Held, STEP, Shard};
 use crate::va::MAX_CACHED_PAGES;
@@ -32,18 +33,23 @@ impl<B: Backend> Vmalloc<B> {
     /// Unless another flush is under way and twice the share is not reached.
     #[inline(never)]
     pub(crate) fn flush_if_due(&self, shard: &Shard<B>) {
-        let inside = match shard.purge.try_enter() {
-            Some(inside) => inside,
-            None => {
-                let (nr, pages) = shard.state.lock().lazy.usage();
-                if !self.share.is_reached_by((nr / 2, pages / 2)) {
-                    return;
-                }
-                shard.purge.enter(&self.backend)
-            }
+        let is_urgent = || {
+            let (nr, pages) = shard.state.lock().lazy.usage();
+            self.share.is_reached_by((nr / 2, pages / 2))
         };
-        self.flush_inside(shard);
-        drop(inside);
+        if let Some(_inside) = self.enter_purge(shard, is_urgent) {
+            self.flush_inside(shard);
+        }
+    }
+
+    /// If another one is inside, only if it `waits`.
+    pub(crate) fn enter_purge<'s>(
+        &self,
+        shard: &'s Shard<B>,
+        waits: impl FnOnce() -> bool,
+    ) -> Option<Inside<'s, B>> {
+        let inside = shard.purge.try_enter();
+        inside.or_else(|| waits().then(|| shard.purge.enter(&self.backend)))
     }
 
     /// If due, inside the purge gate.
@@ -71,36 +77,28 @@ impl<B: Backend> Vmalloc<B> {
         // cover observed stores too (DSB ISH, Arm ARM B2.3.12).
         self.backend.tree().flush(pending, true);
         // Oldest first, which suits the tree.
-        let mut flushed: Option<Area> = None;
-        while let Some(mut area) = due.pop() {
+        let mut flushed = List::new();
+        for area in due.areas {
             free_frames_of(&self.backend, &area, Head::of(&area));
-            area.link(flushed.take());
-            flushed = Some(area);
+            flushed.push(area);
         }
         let mut to_age = to_age.min(MAX_CACHED_PAGES);
-        while flushed.is_some() || to_age != 0 {
+        while !flushed.is_empty() || to_age != 0 {
             let mut state = shard.state.lock();
             let mut left = STEP;
             while left != 0
-                && let Some(mut area) = flushed.take()
+                && let Some(area) = flushed.next()
             {
-                flushed = area.link(None);
                 state.flushing.nr_areas -= 1;
                 state.flushing.pages -= area.reserved();
                 state.nr_freed += 1;
                 state.release(area);
                 left -= 1;
             }
-            if flushed.is_none() && left != 0 {
-                let mut gone: Option<Area> = None;
-                to_age = state.cache.age(to_age, left, |mut area| {
-                    area.link(gone.take());
-                    gone = Some(area);
-                });
-                while let Some(mut area) = gone {
-                    gone = area.link(None);
-                    state.join(area);
-                }
+            if flushed.is_empty() && left != 0 {
+                let mut gone = List::new();
+                to_age = state.cache.age(to_age, left, |area| gone.push(area));
+                gone.for_each(|area| state.join(area));
             }
         }
     }
@@ -117,7 +115,7 @@ impl<B: Backend> Vmalloc<B> {
         let mut due = None;
         for place in &mut idle {
             let mut state = shard.state.lock();
-            let vacant = (state.space.pages() - state.space.reserved()) / Self::SPAN_PAGES;
+            let vacant = (state.space.pages - state.space.reserved) / Self::SPAN_PAGES;
             let left = due.unwrap_or(match keep {
                 0 => u64::MAX,
                 _ => vacant.saturating_sub(keep).div_ceil(4),

@@ -14,7 +14,7 @@ impl<B: Backend> Vmalloc<B> {
         record::set_freer(&area, by);
         let here = self.drain_some(Context::Waiting);
         let owner = usize::from(area.owner());
-        let shard = if owner == here.number() {
+        let shard = if owner == here.number {
             here
         } else {
             let shard = self.shards.get(owner);
@@ -49,7 +49,7 @@ impl<B: Backend> Vmalloc<B> {
     /// 2. nothing in it is used any more, on any CPU: no reference, stack or code.
     #[track_caller]
     pub unsafe fn vfree(&self, va: VirtAddr) -> Result<(), Error> {
-        self.free_at(va, Kind::Vmalloc, Location::caller())
+        self.free_at(va, Kind::Vmalloc, None, Location::caller())
     }
 
     /// Frees a mapping of [`vmap`](Self::vmap) and its kin. [Waiting](crate#contexts), and flushed
@@ -64,7 +64,7 @@ impl<B: Backend> Vmalloc<B> {
     /// As [`vfree`](Self::vfree).
     #[track_caller]
     pub unsafe fn vunmap(&self, va: VirtAddr) -> Result<(), Error> {
-        self.free_at(va, Kind::Vmap, Location::caller())
+        self.free_at(va, Kind::Vmap, None, Location::caller())
     }
 
     /// Frees a mapping of [`ioremap`](Self::ioremap) and its kin, by any address in its first page.
@@ -79,7 +79,7 @@ impl<B: Backend> Vmalloc<B> {
     #[track_caller]
     pub unsafe fn iounmap(&self, va: VirtAddr) -> Result<(), Error> {
         let first = va.align_down(B::Granule::PAGE_SIZE);
-        self.free_at(first, Kind::Ioremap, Location::caller())
+        self.free_at(first, Kind::Ioremap, None, Location::caller())
     }
 
     /// Frees an area of [`get_vm_area`](Self::get_vm_area) and its mappings, as
@@ -94,24 +94,25 @@ impl<B: Backend> Vmalloc<B> {
     /// As [`vfree`](Self::vfree).
     #[track_caller]
     pub unsafe fn free_vm_area(&self, va: VirtAddr) -> Result<(), Error> {
-        self.free_at(va, Kind::Reserved, Location::caller())
+        self.free_at(va, Kind::Reserved, None, Location::caller())
     }
 
     pub(crate) fn free_at(
         &self,
         va: VirtAddr,
         expected: Kind,
+        expected_size: Option<u64>,
         by: &'static Location<'static>,
     ) -> Result<(), Error> {
-        if !va.is_aligned(B::Granule::PAGE_SIZE) {
-            return Err(Error::Misaligned(va));
-        }
-        if !self.is_vmalloc_addr(va) {
-            return Err(Error::Outside(va));
-        }
+        let page = self.first_page_at(va)?;
         self.drain_some(Context::Waiting);
-        let (shard, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
+        let (shard, mut held) = self.shard_at(page).ok_or(Error::Outside(va))?;
         let area = Self::claim(&mut held, va, expected)?;
+        let size = Head::of(&area).size();
+        if let Some(expected) = expected_size.filter(|expected| *expected != size) {
+            area.entrust();
+            return Err(Error::WrongLength { va, size, expected });
+        }
         record::set_freer(&area, by);
         let range = record::range::<B::Granule>(&area);
         self.free_and_flush(shard, held, area, range);
@@ -135,13 +136,8 @@ impl<B: Backend> Vmalloc<B> {
     #[track_caller]
     pub unsafe fn vfree_atomic(&self, va: VirtAddr) -> Result<(), Error> {
         let by = Location::caller();
-        if !va.is_aligned(B::Granule::PAGE_SIZE) {
-            return Err(Error::Misaligned(va));
-        }
-        if !self.is_vmalloc_addr(va) {
-            return Err(Error::Outside(va));
-        }
-        let Some((shard, mut held)) = self.try_shard_at(Self::page_of(va)) else {
+        let page = self.first_page_at(va)?;
+        let Some((shard, mut held)) = self.try_shard_at(page) else {
             self.addresses.push(va, by)?;
             self.put_off_shared();
             self.backend.deferred_work();

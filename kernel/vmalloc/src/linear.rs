@@ -43,18 +43,13 @@ impl LinearEdit {
                 let mut outcome = Outcome::default();
                 let mut at = range.start;
                 while let Some(changed) = next_stretch(tree, at, range, false)? {
-                    let Stretch {
-                        range: changed,
-                        read_only,
-                        invalid,
-                    } = changed;
-                    if read_only {
-                        outcome.merge(&tree.protect(changed, |old| old.writable(), &mut batch)?);
+                    if changed.read_only {
+                        outcome.merge(&tree.protect(changed.range, |old| old.writable(), &mut batch)?);
                     }
-                    if invalid {
-                        outcome.merge(&tree.set_valid(changed, true, &mut batch)?);
+                    if changed.invalid {
+                        outcome.merge(&tree.set_valid(changed.range, true, &mut batch)?);
                     }
-                    at = changed.end();
+                    at = changed.range.end();
                 }
                 outcome
             }

@@ -1,10 +1,10 @@
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
 use crate::owner::COMMON;
-use crate::record::{self, Area, AreaInfo, Head, Kind, WORDS};
+use crate::record::{self, Area, AreaInfo, Facts, Head, Kind};
 use crate::region::Vmalloc;
 use crate::shard::{Held, Shard, State};
-use crate::va::{Segment, Unclaimed, Vpn};
+use crate::va::{Unclaimed, Vpn};
 use core::sync::atomic::AtomicU16;
 use core::sync::atomic::Ordering::Relaxed;
 use paging::{Granule, Leaf, Pfn, PhysAddr, VirtAddr};
@@ -14,6 +14,18 @@ impl<B: Backend> Vmalloc<B> {
     #[inline]
     pub fn is_vmalloc_addr(&self, va: VirtAddr) -> bool {
         self.range().contains(va)
+    }
+
+    /// For a call that takes an area by its first page.
+    #[inline(always)]
+    pub(crate) fn first_page_at(&self, va: VirtAddr) -> Result<Vpn, Error> {
+        if !va.is_aligned(B::Granule::PAGE_SIZE) {
+            return Err(Error::Misaligned(va));
+        }
+        if !self.is_vmalloc_addr(va) {
+            return Err(Error::Outside(va));
+        }
+        Ok(Self::page_of(va))
     }
 
     /// Locked; `None` outside the region.
@@ -29,7 +41,7 @@ impl<B: Backend> Vmalloc<B> {
             let owner = |slot: &AtomicU16| usize::from(slot.load(Relaxed));
             let shard = self.shards.get(slot.map_or(COMMON, owner));
             let held = shard.state.lock();
-            if slot.map_or_else(|| self.owners.of(span), owner) == shard.number() {
+            if slot.map_or_else(|| self.owners.of(span), owner) == shard.number {
                 return Some((shard, held));
             }
         }
@@ -39,23 +51,25 @@ impl<B: Backend> Vmalloc<B> {
         let span = self.span_of(page);
         let shard = self.shards.get(self.owners.of(span));
         let held = shard.state.try_lock()?;
-        (self.owners.of(span) == shard.number()).then_some((shard, held))
+        (self.owners.of(span) == shard.number).then_some((shard, held))
     }
 
     /// `look` gets an area that is in use and ready, under the shard's lock: meanwhile neither the
     /// area is unmapped nor its tables or frames freed.
     #[inline]
-    pub(crate) fn look_at<R>(
-        &self,
-        va: VirtAddr,
-        look: impl FnOnce(&Segment<WORDS>) -> Option<R>,
-    ) -> Option<R> {
+    pub(crate) fn look_at<R>(&self, va: VirtAddr, look: impl FnOnce(&Area) -> Option<R>) -> Option<R> {
         let page = Self::page_of(va);
         let (_, held) = self.shard_at(page)?;
-        let segment = held.space.find(page)?;
-        let in_use =
-            segment.state.is_live() && segment.contains(page) && Head::in_words(&segment.words).is_ready();
-        if in_use { look(&segment) } else { None }
+        let area = held.space.find(page)?;
+        if Self::in_use(&area) && area.contains(page) {
+            look(&area)
+        } else {
+            None
+        }
+    }
+
+    fn in_use(area: &Area) -> bool {
+        area.state().is_live() && Head::of(area).is_ready()
     }
 
     /// `look` gets the valid leaf. Without one, a call that changes the area may have broken it
@@ -63,12 +77,12 @@ impl<B: Backend> Vmalloc<B> {
     pub(crate) fn look_at_leaf<R>(
         &self,
         va: VirtAddr,
-        mut look: impl FnMut(&Segment<WORDS>, &Leaf) -> Option<R>,
+        mut look: impl FnMut(&Area, &Leaf) -> Option<R>,
     ) -> Option<R> {
         loop {
-            let seen = self.look_at(va, |segment| match self.backend.tree().translate(va) {
-                Some(leaf) => look(segment, &leaf).map(Some),
-                None => Head::in_words(&segment.words).is_busy().then_some(None),
+            let seen = self.look_at(va, |area| match self.backend.tree().translate(va) {
+                Some(leaf) => look(area, &leaf).map(Some),
+                None => Head::of(area).is_busy().then_some(None),
             });
             match seen {
                 Some(None) => self.backend.relax(),
@@ -91,21 +105,21 @@ impl<B: Backend> Vmalloc<B> {
         } else {
             return None;
         };
-        self.next_segment(Self::page_of(from), |segment| {
-            record::info::<B::Granule>(segment).filter(|area| area.va >= va)
+        self.next_area(Self::page_of(from), |area| {
+            record::info::<B::Granule>(area).filter(|area| area.va >= va)
         })
     }
 
     /// For areas in use that end behind `page`.
-    pub(crate) fn next_segment<R>(&self, page: Vpn, say: impl Fn(&Segment<WORDS>) -> Option<R>) -> Option<R> {
+    pub(crate) fn next_area<R>(&self, page: Vpn, say: impl Fn(&Area) -> Option<R>) -> Option<R> {
         let mut lowest: Option<(Vpn, R)> = None;
         for shard in self.shards.iter() {
             let held = shard.state.lock();
             let found = held
                 .space
                 .segments_from(page)
-                .filter(|segment| segment.state.is_live() && Head::in_words(&segment.words).is_ready())
-                .find_map(|segment| Some((segment.start(), say(&segment)?)));
+                .filter(|area| Self::in_use(area))
+                .find_map(|area| Some((area.start(), say(&area)?)));
             drop(held);
             if let Some(found) = found
                 && lowest.as_ref().is_none_or(|lowest| found.0 < lowest.0)
@@ -118,7 +132,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Returns where an ioremap begins. Waits for the shard's lock.
     pub fn physical_address(&self, va: VirtAddr) -> Option<PhysAddr> {
-        self.look_at(va, |segment| record::physical(&segment.words))
+        self.look_at(va, record::physical)
     }
 
     /// Returns the frame that `va` is mapped to. Waits for the shard's lock and, if nothing is
@@ -146,29 +160,28 @@ impl<B: Backend> Vmalloc<B> {
         if kind == expected || (kind, expected) == (Kind::Stack, Kind::Vmalloc) {
             return Ok(area);
         }
-        state.space.entrust(area);
-        Err(match Self::info_at(state, page) {
-            Some(area) => Error::WrongKind { area, expected },
-            None => Error::NoArea(va),
-        })
+        let error = Error::wrong_kind::<B::Granule>(&area, expected);
+        area.entrust();
+        Err(error)
     }
 
     fn info_at(state: &State<B::Granule>, page: Vpn) -> Option<AreaInfo> {
-        record::info::<B::Granule>(&state.space.find(page)?)
+        let area = state.space.find(page)?;
+        record::info::<B::Granule>(&area)
     }
 
     #[cold]
     pub(crate) fn explain(state: &State<B::Granule>, va: VirtAddr, why: Unclaimed) -> Error {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
-        let segment = state.space.find(page);
-        let area = || segment.as_ref().and_then(record::info::<B::Granule>);
+        let area = || Self::info_at(state, page);
         let explained = match why {
             Unclaimed::Interior => area().map(|area| Error::Interior { va, area }),
             Unclaimed::Guard => area().map(|area| Error::Guard { va, area }),
             Unclaimed::Owned => area().map(Error::Owned),
-            Unclaimed::Freed => segment
-                .as_ref()
-                .and_then(record::freed::<B::Granule>)
+            Unclaimed::Freed => state
+                .space
+                .find(page)
+                .and_then(|area| Facts::of::<B::Granule>(&area).freed::<B::Granule>())
                 .map(Error::Freed),
             _ => state.recall(va).map(Error::Freed),
         };

@@ -162,7 +162,7 @@ impl<B: Backend> Vmalloc<B> {
         let size = self.size_of_ram_pages(nr)?;
         let blocks = self.under_pressure(|| Blocks::of_single_frames(&self.backend, frames, nr))?;
         let area = self.vmap_source(|| blocks.source(nr), size, Attributes::KERNEL_DATA, caller)?;
-        area.keep_blocks(blocks);
+        blocks.hand_to(area.area());
         Ok(area)
     }
 

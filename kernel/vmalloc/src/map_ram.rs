@@ -8,9 +8,8 @@ use crate::backend::{Backend, Lock};
 use crate::block::Block;
 use crate::error::Error;
 use crate::place::Phase;
-use crate::record::{self, Head, Kind};
+use crate::record::{self, Kind};
 use crate::region::{Context, Vmalloc};
-use crate::shard::State;
 use crate::va::{Fit, Vpn};
 use core::panic::Location;
 use paging::{Attributes, FrameArray, Granule, PageArray, VirtAddr, VirtRange};
@@ -42,7 +41,7 @@ impl<B: Backend> Vmalloc<B> {
         match self.map(range, &mut source, Attributes::KERNEL_DATA, Context::Waiting) {
             Ok(_) => Ok(va),
             Err(error) => {
-                if let Some((shard, mut held)) = self.shard_at(page) {
+                if let Some((shard, held)) = self.shard_at(page) {
                     let ended = held.end_in_block(page, nr);
                     debug_assert_eq!(ended, Some(Ok(())), "it was not handed out");
                     self.free_of_block(shard, held, page, nr, Location::caller());
@@ -80,9 +79,9 @@ impl<B: Backend> Vmalloc<B> {
             match held.end_in_block(page, nr) {
                 Some(ended) => ended?,
                 None => {
-                    Self::check_length(&held, va, nr)?;
                     drop(held);
-                    return self.free_at(va, Kind::Vmap, caller);
+                    let size = nr.saturating_mul(B::Granule::PAGE_SIZE);
+                    return self.free_at(va, Kind::Vmap, Some(size), caller);
                 }
             }
         }
@@ -102,22 +101,6 @@ impl<B: Backend> Vmalloc<B> {
             batch.flush();
         }
         self.free_of_block(shard, shard.state.lock(), page, nr, caller);
-        Ok(())
-    }
-
-    fn check_length(state: &State<B::Granule>, va: VirtAddr, nr: u64) -> Result<(), Error> {
-        let page = Self::page_of(va);
-        let expected = nr.saturating_mul(B::Granule::PAGE_SIZE);
-        if let Some(segment) = state.space.find(page)
-            && segment.state.is_live()
-            && segment.start() == page
-            && Head::in_words(&segment.words).kind() == Kind::Vmap
-        {
-            let size = Head::in_words(&segment.words).size();
-            if size != expected {
-                return Err(Error::WrongLength { va, size, expected });
-            }
-        }
         Ok(())
     }
 

@@ -42,7 +42,7 @@ impl<B: Backend> Vmalloc<B> {
                 record::set_ready(&area, words);
                 let range = record::range::<B::Granule>(&area);
                 let area = VmArea::new(self, area, range, 0, &outcome);
-                area.keep_blocks(blocks);
+                blocks.hand_to(area.area());
                 Ok(area)
             }
             Err(error) => {

@@ -59,7 +59,7 @@ macro_rules! set_memory {
             /// be writable and executable, or a split lacks a table. Nothing has changed then.
             pub fn $name(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
                 let range = self.pages_at(offset, size)?;
-                let vm = self.manager();
+                let vm = self.vm;
                 let changed = vm.under_pressure(|| {
                     let _busy = Busy::begin(vm, self.area());
                     vm.set_memory(self.area(), range, $change)
@@ -132,29 +132,21 @@ impl<B: Backend> Vmalloc<B> {
         loop {
             let (_, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
             let page = Self::page_of(va);
-            let start = match held.space.find(page) {
-                Some(segment) if segment.state.is_live() && segment.contains(page) => {
-                    // Not even briefly: a `vm_map_ram` block may be about to be freed.
-                    if !Head::in_words(&segment.words).kind().owns_frames()
-                        && let Some(area) = record::info::<B::Granule>(&segment)
-                    {
-                        return Err(Error::WrongKind {
-                            area,
-                            expected: Kind::Vmalloc,
-                        });
-                    }
-                    segment.start()
-                }
-                _ => page,
-            };
-            if held
-                .space
-                .lend(start)
-                .is_some_and(|area| Head::of(&area).is_busy())
+            let mut start = page;
+            if let Some(area) = held.space.find(page)
+                && area.state().is_live()
+                && area.contains(page)
             {
-                drop(held);
-                self.backend.relax();
-                continue;
+                // Not even briefly: a `vm_map_ram` block may be about to be freed.
+                if !Head::of(&area).kind().owns_frames() {
+                    return Err(Error::wrong_kind::<B::Granule>(&area, Kind::Vmalloc));
+                }
+                if Head::of(&area).is_busy() {
+                    drop(held);
+                    self.backend.relax();
+                    continue;
+                }
+                start = area.start();
             }
             let area = match held.space.claim(start) {
                 Ok(area) => area,
@@ -187,7 +179,7 @@ impl<B: Backend> Vmalloc<B> {
 
     fn set_memory(&self, area: &Area, range: VirtRange, change: Change) -> Result<Changed, Error> {
         if !Head::of(area).owns_frames() || !Head::of(area).kind().owns_frames() {
-            return Err(match record::info_of_held::<B::Granule>(area) {
+            return Err(match record::info::<B::Granule>(area) {
                 Some(area) => Error::WrongKind {
                     area,
                     expected: Kind::Vmalloc,
@@ -198,7 +190,7 @@ impl<B: Backend> Vmalloc<B> {
         let first =
             range.start.offset_from(record::range::<B::Granule>(area).start) >> B::Granule::PAGE_SHIFT;
         let pages = first..first + (range.size >> B::Granule::PAGE_SHIFT);
-        let _alone = self.linear_map.enter(&self.backend);
+        let _alone = self.linear_map.0.enter(&self.backend);
         self.backend
             .alone_in_linear_map(|| self.set_memory_alone(area, range, pages, change))
     }

@@ -13,16 +13,6 @@ use crate::shard::STEP;
 use crate::va::{self, MAX_CACHED_PAGES};
 use paging::Granule;
 
-/// A lower bound.
-#[derive(Clone, Copy, Default)]
-struct Potential {
-    frames: u64,
-    /// In no live area.
-    addresses: u64,
-    /// That CPUs could return.
-    in_pieces: u64,
-}
-
 impl<B: Backend> Vmalloc<B> {
     /// Ensures that no TLB holds a translation of an area freed before by this CPU, or by one that
     /// it has heard from. [Waiting](crate#contexts): for each shard's purge gate.
@@ -60,12 +50,13 @@ impl<B: Backend> Vmalloc<B> {
             loop {
                 let mut state = shard.state.lock();
                 for _ in 0..STEP {
-                    if let Some(area) = state.cache.drain() {
-                        state.join(area);
-                        freed += 1;
-                    }
+                    let Some(area) = state.cache.give_up() else {
+                        break;
+                    };
+                    state.join(area);
+                    freed += 1;
                 }
-                if state.cache.nr_areas() == 0 {
+                if state.cache.nr_areas == 0 {
                     break;
                 }
             }
@@ -81,35 +72,16 @@ impl<B: Backend> Vmalloc<B> {
         (freed, pieces)
     }
 
-    fn potential(&self) -> Potential {
-        let mut all = Potential::default();
-        for shard in self.shards.iter() {
-            let state = shard.state.lock();
-            let lazy = state.lazy.usage().1 + state.flushing.pages;
-            all.frames += lazy;
-            all.addresses += state.space.pages() - state.space.reserved() + lazy + state.cache.pages();
-            if !shard.is_common() {
-                all.in_pieces += state.space.pages() - state.space.reserved() + lazy + state.cache.pages();
-            }
-            drop(state);
-            let deferred = shard.deferred_list.usage();
-            all.frames += deferred.1;
-            all.addresses += deferred.1;
-        }
-        all
-    }
-
     /// Freeing all that is lazy or kept could suffice.
     fn could_help(&self, error: &Error) -> bool {
-        let all = self.potential();
+        let (usage, in_pieces) = self.tally();
         match *error {
             Error::OutOfFrames { size } => {
-                let tables = all.in_pieces / Self::SPAN_PAGES;
-                self.backend.nr_free_frames().saturating_add(all.frames + tables)
-                    >= size >> B::Granule::PAGE_SHIFT
+                let kept = usage.lazy.1 + usage.deferred.1 + in_pieces / Self::SPAN_PAGES;
+                self.backend.nr_free_frames().saturating_add(kept) >= size >> B::Granule::PAGE_SHIFT
             }
             Error::OutOfSpace(va::Error::NoSpace { pages } | va::Error::NoAlignedSpace { pages, .. }) => {
-                all.addresses >= pages
+                (self.range().size >> B::Granule::PAGE_SHIFT) - usage.pages >= pages
             }
             _ => true,
         }

@@ -78,14 +78,14 @@ impl<B: Backend> Vmalloc<B> {
             return None;
         }
         let page = Self::page_of(from);
-        let mut listing = self.next_segment(page, |segment| {
-            if segment.start() < page {
+        let mut listing = self.next_area(page, |area| {
+            if area.start() < page {
                 return None;
             }
-            let head = Head::in_words(&segment.words);
+            let head = Head::of(area);
             Some(AreaListing {
-                info: record::info::<B::Granule>(segment)?,
-                physical: record::physical(&segment.words),
+                info: record::info::<B::Granule>(area)?,
+                physical: record::physical(area),
                 leaves: LeafCounts::default(),
                 invalid: 0,
                 owns_frames: head.owns_frames(),
@@ -102,8 +102,8 @@ impl<B: Backend> Vmalloc<B> {
         let mut at = info.range.start;
         while info.range.contains(at) {
             let left = info.range.end().offset_from(at);
-            let step = self.look_at(at, |segment| {
-                if record::info::<B::Granule>(segment) != Some(info) {
+            let step = self.look_at(at, |area| {
+                if record::info::<B::Granule>(area) != Some(info) {
                     return None;
                 }
                 let tree = self.backend.tree();
@@ -165,8 +165,8 @@ impl<B: Backend> Vmalloc<B> {
     /// The page stays memory under the shard's lock: areas are retired, and `vm_map_ram` mappings
     /// unmapped, under it before their frames are freed.
     fn read_page(&self, va: VirtAddr, out: &mut [u8]) -> bool {
-        let read = self.look_at_leaf(va, |segment, leaf| {
-            let kind = Head::in_words(&segment.words).kind();
+        let read = self.look_at_leaf(va, |area, leaf| {
+            let kind = Head::of(area).kind();
             if matches!(kind, Kind::Ioremap | Kind::Reserved) {
                 return None;
             }

@@ -12,7 +12,7 @@
 //!
 //! The number of blocks in word 0 is up to 4, or 4 more than those before a list.
 
-use crate::va::{self, Segment};
+use crate::va;
 use core::panic::Location;
 use paging::{Granule, PhysAddr, VirtAddr, VirtRange};
 
@@ -24,6 +24,8 @@ const FREER: usize = 1;
 const CALLER: usize = 2;
 const PHYSICAL: usize = 3;
 const BLOCKS: usize = 3;
+/// Of three.
+pub(crate) const MAP_RAM: usize = 3;
 pub(crate) const BLOCK_BITS: u32 = 48;
 const BLOCK_MASK: u64 = (1 << BLOCK_BITS) - 1;
 /// Of the last block, above each of the others.
@@ -41,6 +43,7 @@ const BUSY: u64 = 1 << 62;
 const ABOVE: u64 = DEVICE | BUSY;
 
 pub(crate) type Area = va::Area<WORDS>;
+pub(crate) type List = va::List<WORDS>;
 
 /// The kind of an area, which decides the call that frees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -110,10 +113,6 @@ impl Head {
     #[inline(always)]
     pub fn of(area: &Area) -> Self {
         Self(area.word(KIND_AND_SIZE))
-    }
-
-    pub const fn in_words(words: &[u64; WORDS]) -> Self {
-        Self(words[KIND_AND_SIZE])
     }
 
     #[inline(always)]
@@ -188,17 +187,6 @@ pub(crate) fn set_busy(area: &Area, busy: bool) {
     area.set_word(KIND_AND_SIZE, if busy { rest | BUSY } else { rest });
 }
 
-/// One of the three words of a block of `vm_map_ram`.
-#[inline(always)]
-pub(crate) fn map_ram(area: &Area, index: usize) -> u64 {
-    area.word(BLOCKS + index)
-}
-
-#[inline(always)]
-pub(crate) fn set_map_ram(area: &Area, index: usize, bits: u64) {
-    area.set_word(BLOCKS + index, bits);
-}
-
 #[inline(always)]
 fn word_of(location: &'static Location<'static>) -> u64 {
     core::ptr::from_ref(location).expose_provenance() as u64
@@ -254,8 +242,10 @@ pub(crate) fn set_physical(words: &mut [u64; WORDS], pa: PhysAddr, ram: bool) {
     }
 }
 
-pub(crate) fn physical(words: &[u64; WORDS]) -> Option<PhysAddr> {
-    (Head::in_words(words).kind() == Kind::Ioremap).then_some(PhysAddr(words[PHYSICAL]))
+pub(crate) fn physical(area: &Area) -> Option<PhysAddr> {
+    Head::of(area)
+        .is(Kind::Ioremap)
+        .then(|| PhysAddr(area.word(PHYSICAL)))
 }
 
 /// The area has none yet; `list` is 0 or the first page.
@@ -296,76 +286,57 @@ pub(crate) fn blocks(area: &Area) -> ([u64; INLINE_BLOCKS], usize, u64) {
     (inline, nr, 0)
 }
 
-fn info_of<G: Granule>(range: VirtRange, words: &[u64; WORDS]) -> Option<AreaInfo> {
-    let head = Head::in_words(words);
-    let offset = physical(words).map_or(0, |pa| pa.0 & (G::PAGE_SIZE - 1));
-    Some(AreaInfo {
-        va: range.start.add(offset),
-        size: head.size(),
-        range,
-        kind: head.kind(),
-        caller: location_of(words[CALLER])?,
-    })
-}
-
-fn range_of<G: Granule>(segment: &Segment<WORDS>) -> VirtRange {
-    let (start, size) = (
-        segment.start().0 << G::PAGE_SHIFT,
-        segment.pages() << G::PAGE_SHIFT,
-    );
-    VirtRange::new(VirtAddr(start), size)
-}
-
-pub(crate) fn info<G: Granule>(segment: &Segment<WORDS>) -> Option<AreaInfo> {
-    info_of::<G>(range_of::<G>(segment), &segment.words)
-}
-
-pub(crate) fn freed<G: Granule>(segment: &Segment<WORDS>) -> Option<Freed> {
-    Some(Freed {
-        area: info::<G>(segment)?,
-        by: location_of(segment.words[FREER])?,
-    })
-}
-
-pub(crate) fn info_of_held<G: Granule>(area: &Area) -> Option<AreaInfo> {
-    info_of::<G>(range::<G>(area), &area.words())
-}
-
-/// Its pages are free again.
+/// What tells of an area, also when its pages are free again.
 #[derive(Clone, Copy)]
-pub(crate) struct Remembered {
-    range: VirtRange,
+pub(crate) struct Facts {
+    pub range: VirtRange,
     words: [u64; PHYSICAL + 1],
 }
 
-impl Remembered {
+impl Facts {
     pub const NONE: Self = Self {
         range: VirtRange::new(VirtAddr(0), 0),
         words: [0; PHYSICAL + 1],
     };
 
-    /// If the caller that freed it is known.
     #[inline(always)]
-    pub fn of<G: Granule>(area: &Area) -> Option<Self> {
-        let words = core::array::from_fn(|i| area.word(i));
-        (words[FREER] != 0).then(|| Self {
+    pub fn of<G: Granule>(area: &Area) -> Self {
+        Self {
             range: range::<G>(area),
-            words,
-        })
+            words: core::array::from_fn(|i| area.word(i)),
+        }
     }
 
-    pub const fn range(&self) -> VirtRange {
-        self.range
+    #[inline(always)]
+    pub const fn know_the_freer(&self) -> bool {
+        self.words[FREER] != 0
+    }
+
+    pub fn info<G: Granule>(&self) -> Option<AreaInfo> {
+        let head = Head(self.words[KIND_AND_SIZE]);
+        let offset = if head.is(Kind::Ioremap) {
+            self.words[PHYSICAL] & (G::PAGE_SIZE - 1)
+        } else {
+            0
+        };
+        Some(AreaInfo {
+            va: self.range.start.add(offset),
+            size: head.size(),
+            range: self.range,
+            kind: head.kind(),
+            caller: location_of(self.words[CALLER])?,
+        })
     }
 
     pub fn freed<G: Granule>(&self) -> Option<Freed> {
-        let mut words = [0; WORDS];
-        words[..=PHYSICAL].copy_from_slice(&self.words);
-        Some(Freed {
-            area: info_of::<G>(self.range, &words)?,
-            by: location_of(words[FREER])?,
-        })
+        let by = location_of(self.words[FREER])?;
+        let area = self.info::<G>()?;
+        Some(Freed { area, by })
     }
+}
+
+pub(crate) fn info<G: Granule>(area: &Area) -> Option<AreaInfo> {
+    Facts::of::<G>(area).info::<G>()
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::gate::Gate;
 use crate::owner::{MAX_SPANS, Owners};
 use crate::policy::{Config, FlushPolicy};
+use crate::record::Area;
 use crate::shard::{Apart, Shard, Shards};
 use crate::va::{self, Fit, Vpn};
 use core::fmt;
@@ -110,7 +111,7 @@ impl<B: Backend> Vmalloc<B> {
             nr_frames: backend.nr_frames(),
             leaves: config.leaves.intersection(backend.tree().config().leaves),
             owners: Owners::new(),
-            share: config.flush.share_of(shards.nr()),
+            share: config.flush.share_of(shards.nr),
             shards,
             addresses: Addresses::new(),
             shared_work: AtomicBool::new(false),
@@ -146,21 +147,38 @@ impl<B: Backend> Vmalloc<B> {
         (page.0 - (self.range.start.0 >> B::Granule::PAGE_SHIFT)) / Self::SPAN_PAGES
     }
 
+    #[inline(always)]
+    pub(crate) fn shard_of(&self, area: &Area) -> &'static Shard<B> {
+        self.shards.get(usize::from(area.owner()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn this_shard(&self) -> &'static Shard<B> {
+        self.shards.of_cpu(self.backend.cpu())
+    }
+
     /// Returns what is in use, exactly if nothing else happens meanwhile.
     /// [Waiting](crate#contexts).
     pub fn usage(&self) -> Usage {
-        let mut usage = Usage::default();
+        self.tally().0
+    }
+
+    /// And the pages of CPUs' pieces that are not in use.
+    pub(crate) fn tally(&self) -> (Usage, u64) {
+        let (mut usage, mut vacant) = (Usage::default(), 0);
         for shard in self.shards.iter() {
             let state = shard.state.lock();
             let (lazy, cached) = (&state.lazy, &state.cache);
+            let lazy_pages = lazy.usage().1 + state.flushing.pages;
             usage.lazy.0 += lazy.usage().0 + state.flushing.nr_areas;
-            usage.lazy.1 += lazy.usage().1 + state.flushing.pages;
-            usage.cached.0 += cached.nr_areas();
+            usage.lazy.1 += lazy_pages;
+            usage.cached.0 += cached.nr_areas;
             usage.cached.1 += cached.pages();
-            usage.areas += state.space.nr_areas();
-            usage.pages += state.space.reserved();
+            usage.areas += state.space.nr_areas;
+            usage.pages += state.space.reserved;
             if !shard.is_common() {
-                usage.pieces += state.space.pages();
+                usage.pieces += state.space.pages;
+                vacant += state.space.pages - state.space.reserved + lazy_pages + cached.pages();
             }
             drop(state);
             let deferred = shard.deferred_list.usage();
@@ -174,7 +192,7 @@ impl<B: Backend> Vmalloc<B> {
             .pages
             .saturating_sub(usage.lazy.1 + usage.cached.1 + usage.deferred.1);
         (usage.deferred_addresses, usage.refused) = self.addresses.usage();
-        usage
+        (usage, vacant)
     }
 
     /// Checks the invariants of the address space, in time proportional to the areas. For tests.
@@ -188,13 +206,13 @@ impl<B: Backend> Vmalloc<B> {
             let state = shard.state.lock();
             state.cache.check()?;
             let census = state.space.check()?;
-            if census.parked != state.cache.nr_areas() {
+            if census.parked != state.cache.nr_areas {
                 return Err(va::Violation::Count);
             }
-            for segment in state.space.segments() {
-                let last = Vpn(segment.first.0 + segment.reserved - 1);
-                for page in [segment.first, last] {
-                    if self.owners.of(self.span_of(page)) != shard.number() {
+            for segment in state.space.segments_from(Vpn(0)) {
+                let first = segment.first();
+                for page in [first, Vpn(first.0 + segment.reserved() - 1)] {
+                    if self.owners.of(self.span_of(page)) != shard.number {
                         return Err(va::Violation::Foreign(page));
                     }
                 }
@@ -212,17 +230,5 @@ impl<B: Backend> fmt::Debug for Vmalloc<B> {
             .field("range", &self.range)
             .field("config", &self.config)
             .finish_non_exhaustive()
-    }
-}
-
-impl<B: Backend> Vmalloc<B> {
-    #[inline(always)]
-    pub(crate) fn shard_of(&self, area: &crate::record::Area) -> &'static Shard<B> {
-        self.shards.get(usize::from(area.owner()))
-    }
-
-    #[inline(always)]
-    pub(crate) fn this_shard(&self) -> &'static Shard<B> {
-        self.shards.of_cpu(self.backend.cpu())
     }
 }

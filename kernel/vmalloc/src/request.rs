@@ -239,7 +239,7 @@ impl<B: Backend> Vmalloc<B> {
             align,
         };
         let area = self.map_new(place, &mut source, request.attributes, words, 0, request.context)?;
-        area.keep_blocks(blocks);
+        blocks.hand_to(area.area());
         Ok(area)
     }
 

@@ -127,7 +127,7 @@ impl<B: Backend> Vmalloc<B> {
         let mut state = self.hold(shard, context).map_err(Lack::Else)?;
         let refused = match state.reserve(fit, words) {
             Ok(area) => return Ok(area),
-            Err(va::Error::NoNodes) => return Err(Lack::Nodes(shard.number())),
+            Err(va::Error::NoNodes) => return Err(Lack::Nodes(shard.number)),
             Err(error @ (va::Error::NoSpace { .. } | va::Error::NoAlignedSpace { .. })) => error,
             Err(error) => return Err(Lack::Else(Self::refusal(error))),
         };
@@ -154,7 +154,7 @@ impl<B: Backend> Vmalloc<B> {
         if common.space.nr_spare_nodes() == 0 {
             return Err(Lack::Nodes(COMMON));
         }
-        if !self.owners.set(span, shard.number()) {
+        if !self.owners.set(span, shard.number) {
             return Err(Lack::Note(span));
         }
         match state.space.add_reserved(start, Self::SPAN_PAGES, fit, words) {
@@ -166,7 +166,7 @@ impl<B: Backend> Vmalloc<B> {
             Err(error) => {
                 self.owners.set(span, COMMON);
                 Err(match error {
-                    va::Error::NoNodes => Lack::Nodes(shard.number()),
+                    va::Error::NoNodes => Lack::Nodes(shard.number),
                     error => Lack::Else(Self::refusal(error)),
                 })
             }

@@ -24,7 +24,7 @@ impl<B: Backend> VmArea<'_, B> {
     #[track_caller]
     pub fn vrealloc(&mut self, size: u64) -> Result<(), Error> {
         let caller = Location::caller();
-        let vm = self.manager();
+        let vm = self.vm;
         if self.kind() != Kind::Vmalloc {
             return Err(Error::WrongKind {
                 area: self.info(),
@@ -57,7 +57,7 @@ impl<B: Backend> VmArea<'_, B> {
             align: page,
         };
         let new = vm.map_new(place, &mut source, attributes, &words, 0, Context::Waiting)?;
-        new.keep_blocks(joined);
+        joined.hand_to(new.area());
         drop(ManuallyDrop::into_inner(old).without_frames());
         drop(extra.without_frames());
         // Without its own frames it is flushed at once.

@@ -6,8 +6,8 @@ use crate::backend::{Backend, Lock, LockClass};
 use crate::deferred::DeferredAreas;
 use crate::gate::Gate;
 use crate::owner::COMMON;
-use crate::record::{Area, Freed, Remembered, WORDS};
-use crate::va::{self, Cache, Fit, NodePage, Space};
+use crate::record::{Area, Facts, Freed, List, WORDS};
+use crate::va::{self, Cache, Fit, Space};
 use core::sync::atomic::AtomicI32;
 use core::sync::atomic::Ordering::Relaxed;
 use paging::{Granule, Pending, VirtAddr};
@@ -24,7 +24,7 @@ const MAX_SHARDS: usize = 512;
 
 /// And what is to be flushed before their free.
 pub(crate) struct LazyList<G> {
-    areas: Option<Area>,
+    pub areas: List,
     nr_areas: usize,
     pages: u64,
     pub pending: Pending<G>,
@@ -33,7 +33,7 @@ pub(crate) struct LazyList<G> {
 impl<G: Granule> LazyList<G> {
     pub const fn new() -> Self {
         Self {
-            areas: None,
+            areas: List::new(),
             nr_areas: 0,
             pages: 0,
             pending: Pending::new(),
@@ -50,20 +50,10 @@ impl<G: Granule> LazyList<G> {
     }
 
     #[inline(always)]
-    pub fn push(&mut self, mut area: Area) {
+    pub fn push(&mut self, area: Area) {
         self.nr_areas += 1;
         self.pages += area.reserved();
-        let none = area.link(self.areas.take());
-        debug_assert!(none.is_none(), "an area was on two lists");
-        self.areas = Some(area);
-    }
-
-    pub fn pop(&mut self) -> Option<Area> {
-        let mut area = self.areas.take()?;
-        self.areas = area.link(None);
-        self.nr_areas -= 1;
-        self.pages -= area.reserved();
-        Some(area)
+        self.areas.push(area);
     }
 
     pub const fn take(&mut self) -> Self {
@@ -84,18 +74,19 @@ pub(crate) struct State<G: 'static> {
     pub flushing: Flushing,
     pub nr_freed: u64,
     /// Not unmapped yet.
-    pub deferred: Option<Area>,
+    pub deferred: List,
     /// Current one of `vm_map_ram`.
     pub block: Option<Area>,
-    freed: &'static mut [Remembered; REMEMBERED],
+    freed: &'static mut [Facts; REMEMBERED],
     next_freed: usize,
 }
 
 impl<G: Granule> State<G> {
     #[inline(always)]
     fn remember(&mut self, area: &Area) {
-        if let Some(freed) = Remembered::of::<G>(area) {
-            self.freed[self.next_freed % REMEMBERED] = freed;
+        let facts = Facts::of::<G>(area);
+        if facts.know_the_freer() {
+            self.freed[self.next_freed % REMEMBERED] = facts;
             self.next_freed = self.next_freed.wrapping_add(1);
         }
     }
@@ -104,7 +95,7 @@ impl<G: Granule> State<G> {
         let newest = self.next_freed.wrapping_sub(1);
         (0..REMEMBERED)
             .map(|back| &self.freed[newest.wrapping_sub(back) % REMEMBERED])
-            .find(|freed| freed.range().contains(va))?
+            .find(|facts| facts.range.contains(va))?
             .freed::<G>()
     }
 
@@ -140,79 +131,44 @@ pub(crate) struct Shard<B: Backend> {
     pub deferred_list: DeferredAreas,
     /// Around a flush or drain, until all is freed.
     pub purge: Gate<B>,
-    own: Apart<Own<B>>,
-}
-
-#[repr(C)]
-pub(crate) struct Own<B: Backend> {
-    number: usize,
+    // Not written by them.
+    _apart: Apart<()>,
+    pub number: usize,
     until_look: AtomicI32,
     pub state: B::Lock<State<B::Granule>>,
-}
-
-impl<B: Backend> core::ops::Deref for Shard<B> {
-    type Target = Own<B>;
-    #[inline(always)]
-    fn deref(&self) -> &Own<B> {
-        &self.own
-    }
 }
 
 #[repr(C, align(128))]
 pub(crate) struct Apart<T>(pub T);
 
-impl<T> core::ops::Deref for Apart<T> {
-    type Target = T;
-    #[inline(always)]
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
 impl<B: Backend> Shard<B> {
     fn new(backend: &B, number: usize, cached_areas: usize, region: u64) -> Option<&'static Self> {
-        let freed = backend.node_page()?.hold_mut([Remembered::NONE; REMEMBERED]);
+        let freed = backend.node_page()?.hold_mut([Facts::NONE; REMEMBERED]);
         let nodes = backend.node_page()?;
-        let class = if number == COMMON {
-            LockClass::CommonShard
+        let (class, unit_shift) = if number == COMMON {
+            (LockClass::CommonShard, B::Granule::INDEX_BITS)
         } else {
-            LockClass::Shard
+            (LockClass::Shard, 0)
         };
-        let place: &'static mut NodePage = backend.node_page()?;
-        Some(place.hold(Self {
-            own: Apart(Own {
-                number,
-                until_look: AtomicI32::new(0),
-                state: B::Lock::new(
-                    class,
-                    State {
-                        space: Space::empty(number as u16, region, nodes),
-                        cache: Cache::new(
-                            cached_areas,
-                            if number == COMMON {
-                                B::Granule::INDEX_BITS
-                            } else {
-                                0
-                            },
-                        ),
-                        lazy: LazyList::new(),
-                        flushing: Flushing::default(),
-                        nr_freed: 0,
-                        deferred: None,
-                        block: None,
-                        freed,
-                        next_freed: 0,
-                    },
-                ),
-            }),
+        let state = State {
+            space: Space::empty(number as u16, region, nodes),
+            cache: Cache::new(cached_areas, unit_shift),
+            lazy: LazyList::new(),
+            flushing: Flushing::default(),
+            nr_freed: 0,
+            deferred: List::new(),
+            block: None,
+            freed,
+            next_freed: 0,
+        };
+        Some(backend.node_page()?.hold(Self {
             deferred_list: DeferredAreas::new(),
             purge: Gate::new(LockClass::Gate),
+            _apart: Apart(()),
+            number,
+            until_look: AtomicI32::new(0),
+            state: B::Lock::new(class, state),
         }))
-    }
-
-    #[inline(always)]
-    pub fn number(&self) -> usize {
-        self.number
     }
 
     #[inline(always)]
@@ -243,7 +199,7 @@ pub(crate) struct Shards<B: Backend> {
     by_number: Table<B>,
     /// More CPUs than shards share all but the common one.
     by_cpu: Table<B>,
-    nr: usize,
+    pub nr: usize,
 }
 
 impl<B: Backend> Shards<B> {
@@ -261,10 +217,6 @@ impl<B: Backend> Shards<B> {
             by_cpu,
             nr,
         })
-    }
-
-    pub const fn nr(&self) -> usize {
-        self.nr
     }
 
     #[inline(always)]

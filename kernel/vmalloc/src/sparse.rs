@@ -47,10 +47,7 @@ impl<B: Backend> Drop for Busy<'_, B> {
 impl<B: Backend> VmArea<'_, B> {
     fn part(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
         if self.kind() != Kind::Reserved {
-            return Err(Error::WrongKind {
-                area: self.info(),
-                expected: Kind::Reserved,
-            });
+            return Err(Error::wrong_kind::<B::Granule>(self.area(), Kind::Reserved));
         }
         self.pages_at(offset, size)
     }
@@ -72,7 +69,7 @@ impl<B: Backend> VmArea<'_, B> {
         let most = u64::MAX >> B::Granule::PAGE_SHIFT;
         let size = (frames.nr_frames() as u64).min(most) << B::Granule::PAGE_SHIFT;
         let range = self.part(offset, size)?;
-        let vm = self.manager();
+        let vm = self.vm;
         let result = vm.under_pressure(|| {
             let _busy = Busy::begin(vm, self.area());
             record::set_permissions_changed(self.area());
@@ -98,7 +95,7 @@ impl<B: Backend> VmArea<'_, B> {
     /// As [`map_pages`](Self::map_pages).
     pub fn unmap_pages(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
         let range = self.part(offset, size)?;
-        let vm = self.manager();
+        let vm = self.vm;
         vm.under_pressure(|| {
             let _busy = Busy::begin(vm, self.area());
             vm.unmap_part(self.area(), range)

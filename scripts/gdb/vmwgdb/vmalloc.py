@@ -198,7 +198,7 @@ class Subsystem:
         for index in range(number(shards["nr"])):
             shard = table[index].dereference()
             owner = f"CPU {index - 1}" if index else "the common shard"
-            yield owner, shard, find(shard["own"], "vmalloc::shard::State<")
+            yield owner, shard, find(shard["state"], "vmalloc::shard::State<")
 
     def segments(self) -> list[Segment]:
         """All of them, in address order. A shard's tree is whole between two changes: under its lock it may not be."""

@@ -176,7 +176,7 @@ fn an_interrupt_handler_waits_for_no_gate() {
         .iter()
         .map(|shard| shard.purge.try_enter().expect("nothing is inside"))
         .collect();
-    let linear_map = vm.linear_map.try_enter();
+    let linear_map = vm.linear_map.0.try_enter();
     for va in raw {
         vm.raw().vfree_atomic(va).unwrap();
         drop(vm.allocate(&Request::new(PAGE).nowait()).unwrap().free_atomic());
@@ -192,7 +192,7 @@ fn a_changed_area_is_not_dealt_with_in_an_interrupt() {
     let area = vm.vmalloc(PAGE).unwrap();
     area.set_memory_ro(0, PAGE).unwrap();
     area.free_atomic().unwrap();
-    let linear_map = vm.linear_map.try_enter();
+    let linear_map = vm.linear_map.0.try_enter();
     for _ in 0..3 {
         let area = vm.allocate(&Request::new(PAGE).nowait()).unwrap();
         area.free_atomic().unwrap();

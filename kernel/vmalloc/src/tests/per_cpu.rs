@@ -32,8 +32,8 @@ const LAZY: Config = Config {
 fn alone_on_each(vm: &Vm, cpus: usize, f: impl Fn(usize)) {
     for cpu in 0..cpus {
         vm.backend().go_to(cpu);
-        let own = vm.this_shard().number();
-        let others = || vm.shards.iter().filter(|shard| shard.number() != own);
+        let own = vm.this_shard().number;
+        let others = || vm.shards.iter().filter(|shard| shard.number != own);
         let _gates: Vec<_> = others().map(|shard| shard.purge.try_enter()).collect();
         let _others: Vec<_> = elsewhere(|| others().map(|shard| shard.state.lock()).collect());
         f(cpu);
@@ -119,7 +119,7 @@ fn no_two_owners_share_a_table() {
         let owner = vm.shard_of(area.area());
         for (other, _) in &areas[..i] {
             let apart = spans(area).all(|span| !spans(other).contains(&span));
-            let same = vm.shard_of(other.area()).number() == owner.number() && !owner.is_common();
+            let same = vm.shard_of(other.area()).number == owner.number && !owner.is_common();
             assert!(apart || same, "{area:?} and {other:?} share a table");
         }
     }
@@ -157,15 +157,15 @@ fn what_another_cpu_frees_and_purges_goes_back_to_where_it_came_from() {
         for _ in 0..50 {
             vm.backend().go_to(0);
             let area = vm.vmalloc(3 * PAGE).unwrap();
-            let shard = vm.shard_of(area.area()).number();
-            assert_eq!(shard, vm.this_shard().number());
+            let shard = vm.shard_of(area.area()).number;
+            assert_eq!(shard, vm.this_shard().number);
             vm.backend().go_to(1);
-            let before = vm.this_shard().state.lock().space.nr_areas();
+            let before = vm.this_shard().state.lock().space.nr_areas;
             drop(area);
             vm.backend().go_to(2);
             vm.vm_unmap_aliases();
             vm.backend().go_to(1);
-            assert_eq!(vm.this_shard().state.lock().space.nr_areas(), before);
+            assert_eq!(vm.this_shard().state.lock().space.nr_areas, before);
         }
         vm.raw().vfree(beside).unwrap();
         assert_empty(&vm);

@@ -117,7 +117,7 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
 
     fn drain(&self, cpu: usize) {
         self.cpus[cpu].with(|own| {
-            while let Some(area) = own.cache.drain() {
+            while let Some(area) = own.cache.give_up() {
                 own.space.release(area);
             }
             while let Ok(start) = own.space.lowest(&piece()) {
@@ -168,7 +168,7 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
             };
             self.begin(&area, cpu);
             assert_eq!(
-                (area.words(), area.owner() as usize),
+                ([area.word(0), area.word(1)], area.owner() as usize),
                 (words, from),
                 "somebody else's"
             );
@@ -193,7 +193,7 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
                 .with(|own| own.cache.check().and(own.space.check()))
                 .expect("a sound CPU");
             self.drain(cpu);
-            assert_eq!(self.cpus[cpu].with(|own| own.space.pages()), 0);
+            assert_eq!(self.cpus[cpu].with(|own| own.space.pages), 0);
         }
         let census = self.common.with(|space| space.check()).expect("a sound space");
         assert_eq!((census.gaps, census.vacant, census.live), (1, PAGES, 0));

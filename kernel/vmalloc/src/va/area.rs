@@ -1,5 +1,4 @@
-//! [`Area`]: a reserved range; [`Lent`]: borrowed from the space; [`Segment`]: a copy of what lies
-//! at an address.
+//! [`Area`]: a reserved range; [`List`]: of such; [`Lent`]: borrowed from the space.
 
 use super::node::NodeRef;
 use super::{State, Vpn};
@@ -8,7 +7,7 @@ use core::marker::PhantomData;
 
 /// Owns a reserved range, guards included. Dropping it leaks the range, since freeing needs the
 /// space.
-#[must_use = "dropping it leaks the range: give it to Space::release or Space::entrust"]
+#[must_use = "dropping it leaks the range: give it to Space::release, or entrust it"]
 pub struct Area<const W: usize> {
     pub(super) node: NodeRef<W>,
 }
@@ -20,20 +19,19 @@ unsafe impl<const W: usize> Send for Area<W> {}
 unsafe impl<const W: usize> Sync for Area<W> {}
 
 impl<const W: usize> Area<W> {
-    /// Returns the body's first page.
+    /// Of the body.
     #[inline(always)]
     pub fn start(&self) -> Vpn {
         Vpn(self.node.start.get() + u64::from(self.node.guards().0))
     }
 
-    /// Returns the body's pages.
+    /// Of the body.
     #[inline(always)]
     pub fn pages(&self) -> u64 {
-        let (lead, trail) = self.node.guards();
-        self.node.pages() - u64::from(lead) - u64::from(trail)
+        self.reserved() - self.guards()
     }
 
-    /// Returns the body's first page and its pages.
+    /// The body's first page and its pages.
     #[inline(always)]
     pub fn body(&self) -> (Vpn, u64) {
         let (lead, trail) = self.node.guards();
@@ -42,57 +40,53 @@ impl<const W: usize> Area<W> {
         (Vpn(start + lead), pages - lead - trail)
     }
 
-    /// Returns the number of its space.
+    /// Whether `page` is in the body.
+    #[inline(always)]
+    pub fn contains(&self, page: Vpn) -> bool {
+        page.0.wrapping_sub(self.start().0) < self.pages()
+    }
+
+    #[inline(always)]
+    pub fn state(&self) -> State {
+        self.node.state()
+    }
+
+    /// The number of its space.
     #[inline(always)]
     pub fn owner(&self) -> u16 {
         self.node.owner()
     }
 
-    /// Returns the first page, guards included.
+    /// Guards included.
     #[inline(always)]
     pub fn first(&self) -> Vpn {
         Vpn(self.node.start.get())
     }
 
-    /// Returns the guard pages.
+    #[inline(always)]
     pub fn guards(&self) -> u64 {
         let (lead, trail) = self.node.guards();
         u64::from(lead) + u64::from(trail)
     }
 
-    /// Returns the pages, guards included.
+    /// Pages, guards included.
     #[inline(always)]
     pub fn reserved(&self) -> u64 {
         self.node.pages()
     }
 
-    /// Returns the caller's words.
-    #[inline(always)]
-    pub fn words(&self) -> [u64; W] {
-        self.node.words()
-    }
-
-    /// Returns one of the caller's words.
-    ///
-    /// # Panics
-    ///
-    /// If there is no word `index`.
+    /// One of the caller's words; arbitrary for a gap.
     #[inline(always)]
     pub fn word(&self, index: usize) -> u64 {
         self.node.word(index)
     }
 
-    /// Replaces one of the caller's words.
-    ///
-    /// # Panics
-    ///
-    /// If there is no word `index`.
     #[inline(always)]
     pub fn set_word(&self, index: usize, value: u64) {
         self.node.set_word(index, value);
     }
 
-    /// Marks the area as dead: it is no longer found as live.
+    /// It is no longer found as live.
     #[inline]
     pub fn retire(&mut self) {
         self.node.set_state(State::Retired);
@@ -103,25 +97,19 @@ impl<const W: usize> Area<W> {
         self.node.set_state(State::Raw);
     }
 
-    /// As [`Space::entrust`](super::Space::entrust) without its check.
+    /// Leaves the area to the holder of its address.
     #[inline]
     pub fn entrust(self) {
-        self.node.set_state(State::Raw);
+        self.expose();
     }
 
-    /// Lends the area, under its space's lock.
+    /// Under its space's lock.
     #[inline(always)]
     pub const fn lend(&self) -> Lent<'_, W> {
         Lent {
             area: Self { node: self.node },
             space: PhantomData,
         }
-    }
-
-    /// Links `rest` behind this area, and returns what was linked there.
-    pub fn link(&mut self, rest: Option<Self>) -> Option<Self> {
-        let before = self.node.chain.replace(rest.map(|area| area.node));
-        before.map(|node| Self { node })
     }
 }
 
@@ -131,61 +119,52 @@ impl<const W: usize> fmt::Debug for Area<W> {
     }
 }
 
-/// An area of another owner, while the space is borrowed.
+/// Areas linked by their own nodes, the latest first.
+#[must_use = "dropping it leaks its areas"]
+pub struct List<const W: usize>(pub(super) Option<Area<W>>);
+
+impl<const W: usize> List<W> {
+    pub const fn new() -> Self {
+        Self(None)
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub const fn take_all(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    #[inline(always)]
+    pub fn push(&mut self, area: Area<W>) {
+        let node = area.node;
+        node.chain.set(self.0.replace(area).map(|below| below.node));
+    }
+}
+
+impl<const W: usize> Iterator for List<W> {
+    type Item = Area<W>;
+
+    /// Takes the latest out.
+    #[inline(always)]
+    fn next(&mut self) -> Option<Area<W>> {
+        let area = self.0.take()?;
+        self.0 = area.node.chain.take().map(|node| Area { node });
+        Some(area)
+    }
+}
+
+/// A segment, also a gap, while the space is borrowed.
 pub struct Lent<'s, const W: usize> {
     pub(super) area: Area<W>,
-    pub(super) space: PhantomData<&'s mut ()>,
+    pub(super) space: PhantomData<&'s ()>,
 }
 
 impl<const W: usize> core::ops::Deref for Lent<'_, W> {
     type Target = Area<W>;
+    #[inline(always)]
     fn deref(&self) -> &Area<W> {
         &self.area
-    }
-}
-
-/// A copy of what lies at an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Segment<const W: usize> {
-    /// Of the segment.
-    pub state: State,
-    /// Guards included.
-    pub first: Vpn,
-    /// Guards included.
-    pub reserved: u64,
-    /// Guard pages before the body.
-    pub lead: u16,
-    /// Guard pages behind the body.
-    pub trail: u16,
-    /// The caller's; arbitrary for a gap.
-    pub words: [u64; W],
-}
-
-impl<const W: usize> Segment<W> {
-    pub(super) fn of(node: NodeRef<W>) -> Self {
-        let (lead, trail) = node.guards();
-        Self {
-            state: node.state(),
-            first: Vpn(node.start.get()),
-            reserved: node.pages(),
-            lead,
-            trail,
-            words: node.words(),
-        }
-    }
-
-    /// Returns the body's first page.
-    pub const fn start(&self) -> Vpn {
-        Vpn(self.first.0 + self.lead as u64)
-    }
-
-    /// Returns the body's pages.
-    pub const fn pages(&self) -> u64 {
-        self.reserved - self.lead as u64 - self.trail as u64
-    }
-
-    /// Whether `page` is in the body.
-    pub const fn contains(&self, page: Vpn) -> bool {
-        page.0.wrapping_sub(self.start().0) < self.pages()
     }
 }

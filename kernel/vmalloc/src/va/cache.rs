@@ -16,7 +16,7 @@ pub struct Cache<const W: usize> {
     /// The latest; the others are chained.
     heads: [Option<NodeRef<W>>; MAX_CACHED_PAGES],
     counts: [Counts; MAX_CACHED_PAGES],
-    nr_areas: usize,
+    pub nr_areas: usize,
     limit: usize,
     unit_shift: u32,
     /// Given up next.
@@ -36,7 +36,7 @@ struct Counts {
 unsafe impl<const W: usize> Send for Cache<W> {}
 
 impl<const W: usize> Cache<W> {
-    /// Returns a cache for at most `limit` areas, each a multiple of `1 << unit_shift` pages.
+    /// For at most `limit` areas, each a multiple of `1 << unit_shift` pages.
     pub const fn new(limit: usize, unit_shift: u32) -> Self {
         Self {
             heads: [None; MAX_CACHED_PAGES],
@@ -59,18 +59,13 @@ impl<const W: usize> Cache<W> {
         (index as u64 + 1) << self.unit_shift
     }
 
-    /// Returns the number of areas.
-    pub const fn nr_areas(&self) -> usize {
-        self.nr_areas
-    }
-
-    /// Returns the pages, guards included.
+    /// Guards included.
     pub fn pages(&self) -> u64 {
         let of_size = |(index, counts): (usize, &Counts)| u64::from(counts.nr) * self.pages_at(index);
         self.counts.iter().enumerate().map(of_size).sum()
     }
 
-    /// Returns an area for `fit`, if the latest of its size fits.
+    /// If the latest of its size fits.
     #[inline(always)]
     pub fn take(&mut self, fit: &Fit, words: &[u64; W]) -> Option<Area<W>> {
         let index = self.index(fit.reserved());
@@ -112,14 +107,6 @@ impl<const W: usize> Cache<W> {
         None
     }
 
-    #[inline(always)]
-    fn link(&mut self, index: usize, node: NodeRef<W>) {
-        node.set_state(State::Parked);
-        node.chain.set(self.heads[index].replace(node));
-        self.counts[index].nr += 1;
-        self.nr_areas += 1;
-    }
-
     #[inline(never)]
     fn put_for_another(&mut self, area: Area<W>, index: usize) -> Option<Area<W>> {
         let Some(given_up) = self.give_up() else {
@@ -129,7 +116,16 @@ impl<const W: usize> Cache<W> {
         Some(given_up)
     }
 
-    fn give_up(&mut self) -> Option<Area<W>> {
+    #[inline(always)]
+    fn link(&mut self, index: usize, node: NodeRef<W>) {
+        node.set_state(State::Parked);
+        node.chain.set(self.heads[index].replace(node));
+        self.counts[index].nr += 1;
+        self.nr_areas += 1;
+    }
+
+    /// Takes out an area, of each size in turn.
+    pub fn give_up(&mut self) -> Option<Area<W>> {
         let turns = (self.hand..MAX_CACHED_PAGES).chain(0..self.hand);
         self.hand = turns.into_iter().find(|index| self.counts[*index].nr != 0)?;
         self.take_any(self.hand)
@@ -140,15 +136,6 @@ impl<const W: usize> Cache<W> {
         self.unlink(index, node);
         node.set_state(State::Retired);
         Some(Area { node })
-    }
-
-    /// Takes any area out, for emptying the cache.
-    pub fn drain(&mut self) -> Option<Area<W>> {
-        if self.nr_areas == 0 {
-            return None;
-        }
-        let index = self.counts.iter().position(|counts| counts.nr != 0)?;
-        self.take_any(index)
     }
 
     /// Passes to `gone` a quarter, rounded up, of the areas that were unused since the last aging, at
@@ -183,11 +170,6 @@ impl<const W: usize> Cache<W> {
         0
     }
 
-    /// Checks the invariants.
-    ///
-    /// # Errors
-    ///
-    /// The first that is broken.
     pub fn check(&self) -> Result<(), Violation> {
         let (mut nr, mut pages) = (0, 0);
         for (index, head) in self.heads.iter().enumerate() {

@@ -95,19 +95,15 @@ fn same<const W: usize>(a: Option<NodeRef<W>>, b: Option<NodeRef<W>>) -> bool {
 }
 
 impl<const W: usize> Space<W> {
-    /// Checks every invariant, in time proportional to the segments.
-    ///
-    /// # Errors
-    ///
-    /// The first that is broken.
+    /// Every invariant, in time proportional to the segments.
     pub fn check(&self) -> Result<Census, Violation> {
         let mut walk = Walk {
             prev: None,
             nr: 0,
-            budget: self.pool.nr_fed(),
+            budget: self.pool.nr_fed,
             census: Census::default(),
         };
-        let root = self.tree.root();
+        let root = self.tree.root.get();
         if let Some(root) = root
             && root.parent.get().is_some()
         {
@@ -119,13 +115,13 @@ impl<const W: usize> Space<W> {
             ..walk.census
         };
         let areas = census.live + census.retired + census.parked;
-        let fed = self.pool.nr_fed();
+        let fed = self.pool.nr_fed;
         if areas != self.nr_areas
             || census.gaps != self.nr_gaps
             || census.reserved != self.reserved
             || census.reserved + census.vacant != self.pages
-            || walk.nr + self.pool.nr_spare() != fed
-            || self.pool.count_spare(fed + 1) != self.pool.nr_spare()
+            || walk.nr + self.pool.nr_spare != fed
+            || self.pool.count_spare(fed + 1) != self.pool.nr_spare
         {
             return Err(Violation::Count);
         }
@@ -168,7 +164,7 @@ impl<const W: usize> Space<W> {
 
     fn check_segment(&self, node: NodeRef<W>, walk: &mut Walk<W>) -> Result<(), Violation> {
         let at = Vpn(node.start.get());
-        if node.owner() != self.pool.owner() {
+        if node.owner() != self.pool.owner {
             return Err(Violation::Foreign(at));
         }
         let touches = walk.prev.is_some_and(|prev| prev.end() == at.0);

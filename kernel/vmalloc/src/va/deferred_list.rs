@@ -1,8 +1,8 @@
 //! [`DeferredList`]: a lock-free stack. Any context may push; it is emptied whole, so an equal head
 //! means an equal list (no ABA). Areas' own nodes are linked: there is always room.
 
-use super::area::Area;
-use super::node::Node;
+use super::area::{Area, List};
+use super::node::{Node, NodeRef};
 use crate::atomic::AtomicPtr;
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering;
@@ -12,24 +12,16 @@ pub struct DeferredList<const W: usize> {
     newest: AtomicPtr<Node<W>>,
 }
 
-impl<const W: usize> Default for DeferredList<W> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<const W: usize> DeferredList<W> {
-    /// Returns an empty list.
     pub const fn new() -> Self {
         Self {
             newest: AtomicPtr::new(null_mut()),
         }
     }
 
-    fn list(newest: *mut Node<W>) -> Option<Area<W>> {
+    fn node(newest: *mut Node<W>) -> Option<NodeRef<W>> {
         // SAFETY: null, or a `&'static Node` from `push`.
-        let node = unsafe { newest.as_ref() }?;
-        Some(Area { node })
+        unsafe { newest.as_ref() }
     }
 
     /// Pushes `area`. Retries only if another push came first.
@@ -38,7 +30,7 @@ impl<const W: usize> DeferredList<W> {
         let mut newest = self.newest.load(Ordering::Relaxed);
         loop {
             // The node is this call's until the exchange.
-            node.chain.set(Self::list(newest).map(|below| below.node));
+            node.chain.set(Self::node(newest));
             // Release: the taker sees the link, and the area as its last holder left it.
             match self.newest.compare_exchange_weak(
                 newest,
@@ -52,8 +44,8 @@ impl<const W: usize> DeferredList<W> {
         }
     }
 
-    /// Takes all: the newest area, with the others [linked](Area::link) behind it.
-    pub fn take_all(&self) -> Option<Area<W>> {
-        Self::list(self.newest.swap(null_mut(), Ordering::Acquire))
+    pub fn take_all(&self) -> List<W> {
+        let newest = Self::node(self.newest.swap(null_mut(), Ordering::Acquire));
+        List(newest.map(|node| Area { node }))
     }
 }

@@ -48,14 +48,12 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-pub use area::{Area, Lent, Segment};
+pub use area::{Area, Lent, List};
 pub use cache::{Cache, MAX_CACHED_PAGES};
 pub use check::{Census, Violation};
 pub use deferred_list::DeferredList;
 pub use node::{NodePage, NodePages};
 pub use space::Space;
-
-use core::fmt;
 
 /// A virtual page number: the address divided by the page size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -148,7 +146,7 @@ pub enum State {
     Gap,
     /// With its [`Area`] held.
     Owned,
-    /// Reserved, after [`Space::entrust`]: claimed by its address.
+    /// Reserved, after [`Area::entrust`]: claimed by its address.
     Raw,
     /// A TLB may hold translations of it.
     Retired,
@@ -164,17 +162,20 @@ impl State {
 }
 
 /// Why a request was refused. Nothing has changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No pages were asked for.
+    #[error("no pages asked for")]
     Empty,
     /// The alignment is not a power of two.
+    #[error("alignment of {align} pages is no power of two")]
     BadAlignment {
         /// In pages.
         align: u64,
     },
     /// The phase is not below the alignment.
+    #[error("phase {phase} is not below alignment {align}")]
     BadPhase {
         /// In pages.
         phase: u64,
@@ -182,6 +183,7 @@ pub enum Error {
         align: u64,
     },
     /// More than the region.
+    #[error("{pages} pages do not fit into a region of {region}")]
     TooLarge {
         /// With guards.
         pages: u64,
@@ -189,11 +191,13 @@ pub enum Error {
         region: u64,
     },
     /// No gap is large enough.
+    #[error("no gap of {pages} pages")]
     NoSpace {
         /// With guards.
         pages: u64,
     },
     /// No gap that was tried has this alignment and phase.
+    #[error("no gap of {pages} pages found at {phase} modulo {align}")]
     NoAlignedSpace {
         /// With guards.
         pages: u64,
@@ -203,28 +207,9 @@ pub enum Error {
         phase: u64,
     },
     /// Fewer than two spare nodes: feed a page.
+    #[error("no spare nodes")]
     NoNodes,
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Empty => write!(f, "no pages asked for"),
-            Self::BadAlignment { align } => write!(f, "alignment of {align} pages is no power of two"),
-            Self::BadPhase { phase, align } => write!(f, "phase {phase} is not below alignment {align}"),
-            Self::TooLarge { pages, region } => {
-                write!(f, "{pages} pages do not fit into a region of {region}")
-            }
-            Self::NoSpace { pages } => write!(f, "no gap of {pages} pages"),
-            Self::NoAlignedSpace { pages, align, phase } => {
-                write!(f, "no gap of {pages} pages found at {phase} modulo {align}")
-            }
-            Self::NoNodes => write!(f, "no spare nodes"),
-        }
-    }
-}
-
-impl core::error::Error for Error {}
 
 /// Why [`Space::claim`] gives no area. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

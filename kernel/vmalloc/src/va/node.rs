@@ -162,7 +162,9 @@ impl<const W: usize> Node<W> {
 
     #[inline(always)]
     pub fn begin(&self, words: &[u64; W], lead: u16, trail: u16) {
-        self.set_words(words);
+        for (mine, theirs) in self.words.iter().zip(words) {
+            mine.store(*theirs, Relaxed);
+        }
         self.lead.set(lead);
         self.trail.set(trail);
         self.set_state(State::Owned);
@@ -188,11 +190,6 @@ impl<const W: usize> Node<W> {
     }
 
     #[inline(always)]
-    pub fn words(&self) -> [u64; W] {
-        core::array::from_fn(|i| self.words[i].load(Relaxed))
-    }
-
-    #[inline(always)]
     pub fn word(&self, index: usize) -> u64 {
         self.words[index].load(Relaxed)
     }
@@ -200,13 +197,6 @@ impl<const W: usize> Node<W> {
     #[inline(always)]
     pub fn set_word(&self, index: usize, value: u64) {
         self.words[index].store(value, Relaxed);
-    }
-
-    #[inline(always)]
-    pub fn set_words(&self, words: &[u64; W]) {
-        for (mine, theirs) in self.words.iter().zip(words) {
-            mine.store(*theirs, Relaxed);
-        }
     }
 }
 
@@ -221,11 +211,11 @@ pub(super) const fn saturate(pages: u64) -> u32 {
 
 /// Used before, or not yet cut from the page fed last.
 pub(super) struct Pool<const W: usize> {
-    owner: u16,
+    pub owner: u16,
     spare: Option<NodeRef<W>>,
     fresh: &'static mut [MaybeUninit<Node<W>>],
-    nr_spare: usize,
-    nr_fed: usize,
+    pub nr_spare: usize,
+    pub nr_fed: usize,
 }
 
 impl<const W: usize> Pool<W> {
@@ -246,18 +236,6 @@ impl<const W: usize> Pool<W> {
         };
         pool.feed(page);
         pool
-    }
-
-    pub const fn owner(&self) -> u16 {
-        self.owner
-    }
-
-    pub const fn nr_spare(&self) -> usize {
-        self.nr_spare
-    }
-
-    pub const fn nr_fed(&self) -> usize {
-        self.nr_fed
     }
 
     pub fn feed(&mut self, page: &'static mut NodePage) {

@@ -5,15 +5,6 @@ use super::{Error, Fit, Vpn};
 
 impl<const W: usize> Space<W> {
     /// Adds `pages` pages from `start`, which no space has.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoNodes`].
-    ///
-    /// # Panics
-    ///
-    /// If the range is empty, larger than 2^52 pages, beyond the end of the address space, or
-    /// partly the space's.
     pub fn add(&mut self, start: Vpn, pages: u64) -> Result<(), Error> {
         let before = self.place_for(start.0, pages);
         let node = self.insert(before, start.0, pages)?;
@@ -22,16 +13,7 @@ impl<const W: usize> Space<W> {
     }
 
     /// Adds pages and reserves `fit` in them and the gap before them, in one step: nodes above do
-    /// not first learn of a gap of all the pages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoNodes`] if it takes more nodes, at most three, than are spare; those of
-    /// [`reserve`](Self::reserve) if `fit` is not for these pages. They are not added then.
-    ///
-    /// # Panics
-    ///
-    /// As `add`.
+    /// not first learn of a gap of all the pages. Takes at most three nodes.
     pub fn add_reserved(
         &mut self,
         start: Vpn,
@@ -50,7 +32,7 @@ impl<const W: usize> Space<W> {
         let at = start + (fit.residue().wrapping_sub(start) & (fit.align - 1));
         let rests = [(at + total, end), (start, at)];
         let nr_rests = rests.iter().filter(|(from, to)| from != to).count();
-        if self.pool.nr_spare() < nr_rests + usize::from(gap.is_none()) {
+        if self.pool.nr_spare < nr_rests + usize::from(gap.is_none()) {
             return Err(Error::NoNodes);
         }
         let node = match gap {
@@ -112,17 +94,13 @@ impl<const W: usize> Space<W> {
     }
 
     /// Removes `pages` pages, if one gap has them all; returns whether it did.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoNodes`].
     pub fn remove(&mut self, start: Vpn, pages: u64) -> Result<bool, Error> {
         let start = start.0;
         let gap = match self.tree.find(start) {
             Some(node) if node.is_gap() && start + pages <= node.end() => node,
             _ => return Ok(false),
         };
-        if self.pool.nr_spare() == 0 {
+        if self.pool.nr_spare == 0 {
             return Err(Error::NoNodes);
         }
         self.take_out(gap, start, pages);

@@ -1,8 +1,7 @@
-use super::area::{Area, Lent, Segment};
+use super::area::{Area, Lent};
 use super::node::{NodePage, NodeRef, Pool, Side, saturate};
 use super::tree::Tree;
 use super::{Error, Fit, State, Unclaimed, Vpn};
-use core::fmt;
 use core::marker::PhantomData;
 
 /// Large enough, but perhaps not so at the alignment and phase.
@@ -15,10 +14,12 @@ pub struct Space<const W: usize> {
     pub(super) pool: Pool<W>,
     /// Nothing larger is looked for.
     pub(super) region: u64,
-    pub(super) pages: u64,
-    pub(super) nr_areas: usize,
+    pub pages: u64,
+    /// In any state.
+    pub nr_areas: usize,
     pub(super) nr_gaps: usize,
-    pub(super) reserved: u64,
+    /// Pages in areas, guards included.
+    pub reserved: u64,
 }
 
 // SAFETY: nodes outside an `Area` are reached through the space alone. What it shares with areas of
@@ -30,7 +31,7 @@ unsafe impl<const W: usize> Send for Space<W> {}
 unsafe impl<const W: usize> Sync for Space<W> {}
 
 impl<const W: usize> Space<W> {
-    /// Returns a space without pages. `page` holds its first nodes.
+    /// Without pages. `page` holds its first nodes.
     pub fn empty(owner: u16, region: u64, page: &'static mut NodePage) -> Self {
         Self {
             tree: Tree::new(),
@@ -43,34 +44,14 @@ impl<const W: usize> Space<W> {
         }
     }
 
-    /// Returns where [`reserve`](Self::reserve) would put `fit`.
-    ///
-    /// # Errors
-    ///
-    /// As `reserve`, but for nodes.
+    /// Where [`reserve`](Self::reserve) would put `fit`.
     pub fn lowest(&self, fit: &Fit) -> Result<Vpn, Error> {
         let total = fit.total(self.region)?;
         self.search(fit, total).map(|(_, at)| Vpn(at))
     }
 
-    /// Returns the pages.
-    pub const fn pages(&self) -> u64 {
-        self.pages
-    }
-
-    /// Returns the areas in any state.
-    pub const fn nr_areas(&self) -> usize {
-        self.nr_areas
-    }
-
-    /// Returns the pages in areas, guards included.
-    pub const fn reserved(&self) -> u64 {
-        self.reserved
-    }
-
-    /// Returns the number of spare nodes.
     pub const fn nr_spare_nodes(&self) -> usize {
-        self.pool.nr_spare()
+        self.pool.nr_spare
     }
 
     /// Takes a page for nodes, for ever.
@@ -84,17 +65,12 @@ impl<const W: usize> Space<W> {
     /// more. The range begins at the lowest address that fits, if one of the [`TIGHT_TRIES`] lowest
     /// large gaps holds it; otherwise at the lowest in the lowest sure gap.
     ///
-    /// # Errors
-    ///
-    /// - [`Error::Empty`], [`Error::BadAlignment`], [`Error::BadPhase`], [`Error::TooLarge`]: a bad
-    ///   request;
-    /// - [`Error::NoSpace`]: no large gap;
-    /// - [`Error::NoAlignedSpace`]: no sure gap, and the large ones tried do not hold it;
-    /// - [`Error::NoNodes`]: feed a page and retry.
+    /// Without a large gap it fails with [`Error::NoSpace`]; without a sure one, if the large ones
+    /// tried do not hold it, with [`Error::NoAlignedSpace`].
     #[inline]
     pub fn reserve(&mut self, fit: &Fit, words: &[u64; W]) -> Result<Area<W>, Error> {
         let total = fit.total(self.region)?;
-        if self.pool.nr_spare() < 2 {
+        if self.pool.nr_spare < 2 {
             return Err(Error::NoNodes);
         }
         let (gap, at) = self.search(fit, total)?;
@@ -191,14 +167,10 @@ impl<const W: usize> Space<W> {
     }
 
     /// Frees a range, which no TLB may know: it may be handed out at once.
-    ///
-    /// # Panics
-    ///
-    /// If the area is of another space.
     #[inline(always)]
     pub fn release(&mut self, area: Area<W>) {
         let node = area.node;
-        self.assert_ours(node);
+        assert_eq!(node.owner(), self.pool.owner, "an area of another space");
         self.nr_areas -= 1;
         self.reserved -= node.pages();
         self.make_gap(node);
@@ -243,31 +215,7 @@ impl<const W: usize> Space<W> {
         keep
     }
 
-    fn assert_ours(&self, node: NodeRef<W>) {
-        assert_eq!(
-            node.owner(),
-            self.pool.owner(),
-            "an area of another space: {:#x} pages",
-            node.pages()
-        );
-    }
-
-    /// Leaves the area to the holder of its address.
-    ///
-    /// # Panics
-    ///
-    /// If the area is of another space.
-    pub fn entrust(&mut self, area: Area<W>) {
-        self.assert_ours(area.node);
-        area.node.set_state(State::Raw);
-    }
-
     /// Takes the area at `page` from the holder of its address.
-    ///
-    /// # Errors
-    ///
-    /// What is there instead.
-    /// What is there instead.
     #[inline]
     pub fn claim(&mut self, page: Vpn) -> Result<Area<W>, Unclaimed> {
         let node = self.node_at(page).ok_or(Unclaimed::Outside)?;
@@ -292,44 +240,28 @@ impl<const W: usize> Space<W> {
         self.tree.find(page.0).filter(|node| page.0 < node.end())
     }
 
-    /// Returns the live area that contains `page`, guards included, for its words.
-    pub fn lend(&mut self, page: Vpn) -> Option<Lent<'_, W>> {
-        let node = self.node_at(page)?;
-        node.state().is_live().then_some(Lent {
+    /// The segment that contains `page`, guards included.
+    #[inline]
+    pub fn find(&self, page: Vpn) -> Option<Lent<'_, W>> {
+        Some(self.lend(self.node_at(page)?))
+    }
+
+    #[inline(always)]
+    fn lend(&self, node: NodeRef<W>) -> Lent<'_, W> {
+        Lent {
             area: Area { node },
             space: PhantomData,
-        })
+        }
     }
 
-    /// Returns the segment that contains `page`; `None` outside the space.
-    #[inline]
-    pub fn find(&self, page: Vpn) -> Option<Segment<W>> {
-        self.node_at(page).map(Segment::of)
-    }
-
-    /// Returns the segments in address order, from the first that ends behind `page`.
-    pub fn segments_from(&self, page: Vpn) -> impl Iterator<Item = Segment<W>> + '_ {
+    /// In address order, from the first that ends behind `page`.
+    pub fn segments_from(&self, page: Vpn) -> impl Iterator<Item = Lent<'_, W>> {
         let first = match self.tree.find(page.0) {
             Some(node) if page.0 < node.end() => Some(node),
             Some(node) => self.tree.neighbour(node, Side::Right),
             None => self.tree.first(),
         };
-        core::iter::successors(first, |node| self.tree.neighbour(node, Side::Right)).map(Segment::of)
-    }
-
-    /// Returns all segments in address order.
-    pub fn segments(&self) -> impl Iterator<Item = Segment<W>> + '_ {
-        self.segments_from(Vpn(0))
-    }
-}
-
-impl<const W: usize> fmt::Debug for Space<W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Space")
-            .field("pages", &format_args!("{:#x}", self.pages))
-            .field("areas", &self.nr_areas)
-            .field("gaps", &self.nr_gaps)
-            .field("reserved", &self.reserved)
-            .finish()
+        core::iter::successors(first, |node| self.tree.neighbour(node, Side::Right))
+            .map(|node| self.lend(node))
     }
 }

@@ -10,7 +10,7 @@ use super::node::{Link, NodeRef, Side};
 use core::cell::Cell;
 
 pub(super) struct Tree<const W: usize> {
-    root: Link<W>,
+    pub root: Link<W>,
     #[cfg(test)]
     pub visits: Cell<u64>,
 }
@@ -110,10 +110,6 @@ impl<const W: usize> Tree<W> {
         new.rank.set(1);
         new.gap.set(0);
         new.max.set(0);
-    }
-
-    pub fn root(&self) -> Option<NodeRef<W>> {
-        self.root.get()
     }
 
     #[inline(always)]

@@ -44,20 +44,14 @@ fn assert_found_out(missing: Missing, body: fn()) {
     assert!(run.is_err(), "without {missing:?} nothing goes wrong");
 }
 
-fn numbers(newest: Option<Area>) -> Vec<u64> {
-    let mut numbers = Vec::new();
-    let mut rest = newest;
-    while let Some(mut area) = rest {
-        rest = area.link(None);
-        numbers.push(area.reserved());
-    }
-    numbers
+fn numbers(list: va::List<{ record::WORDS }>) -> Vec<u64> {
+    list.map(|area| area.reserved()).collect()
 }
 
 fn areas_are_pushed_and_taken() {
     let list = Arc::new(DeferredAreas::new());
     // loom takes the first use of a word for its making.
-    assert!(list.new.take_all().is_none() && list.usage() == (0, 0));
+    assert!(list.new.take_all().next().is_none() && list.usage() == (0, 0));
     let pushers = [1, 2].map(|number| {
         let list = list.clone();
         loom::thread::spawn(move || {

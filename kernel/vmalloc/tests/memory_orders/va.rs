@@ -3,7 +3,7 @@
 #[path = "../../src/va/deferred_list.rs"]
 mod deferred_list;
 
-pub use area::Area;
+pub use area::{Area, List};
 pub use deferred_list::DeferredList;
 
 pub mod node {
@@ -56,10 +56,16 @@ mod area {
         pub fn reserved(&self) -> u64 {
             self.node.pages.get()
         }
-        pub fn link(&mut self, rest: Option<Self>) -> Option<Self> {
-            let before = self.node.chain.get();
-            self.node.chain.set(rest.map(|area| area.node));
-            before.map(|node| Self { node })
+    }
+
+    pub struct List<const W: usize>(pub(super) Option<Area<W>>);
+
+    impl<const W: usize> Iterator for List<W> {
+        type Item = Area<W>;
+        fn next(&mut self) -> Option<Area<W>> {
+            let area = self.0.take()?;
+            self.0 = area.node.chain.get().map(|node| Area { node });
+            Some(area)
         }
     }
 }

@@ -45,7 +45,7 @@ pub fn the_space_refuses(seen: &mut Seen) {
     claim(&mut space, Vpn(0), Unclaimed::Outside);
     claim(&mut space, Vpn(start.0 + 50), Unclaimed::Vacant);
     claim(&mut space, start, Unclaimed::Owned);
-    space.entrust(area);
+    area.entrust();
     claim(&mut space, Vpn(start.0 + 39), Unclaimed::Interior);
     claim(&mut space, Vpn(start.0 + 40), Unclaimed::Guard);
     let mut area = space.claim(start).unwrap();

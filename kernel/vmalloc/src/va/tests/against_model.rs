@@ -130,15 +130,15 @@ fn run(region: u64, steps: &[Step]) {
             },
             Step::Release(index) if !areas.is_empty() => {
                 let area = areas.swap_remove(index.index(areas.len()));
-                let first = space.find(area.start()).unwrap().first.0;
+                let first = space.find(area.start()).unwrap().first().0;
                 assert_eq!(model.areas.remove(&first), Some(area.reserved()));
                 space.release(area);
             }
             Step::Free(index) if !areas.is_empty() => {
                 let area = areas.swap_remove(index.index(areas.len()));
                 let start = area.start();
-                let first = space.find(start).unwrap().first.0;
-                space.entrust(area);
+                let first = space.find(start).unwrap().first().0;
+                area.entrust();
                 let mut area = space.claim(start).unwrap();
                 area.retire();
                 assert!(matches!(space.claim(start), Err(Unclaimed::Freed)));
@@ -154,10 +154,10 @@ fn run(region: u64, steps: &[Step]) {
                     .next_back()
                     .filter(|(first, pages)| page - **first < **pages);
                 match expected {
-                    None => assert_eq!(found.state, State::Gap),
+                    None => assert_eq!(found.state(), State::Gap),
                     Some((first, pages)) => {
-                        assert_eq!((found.first.0, found.reserved), (*first, *pages));
-                        assert!(found.state.is_live());
+                        assert_eq!((found.first().0, found.reserved()), (*first, *pages));
+                        assert!(found.state().is_live());
                     }
                 }
             }
@@ -169,9 +169,9 @@ fn run(region: u64, steps: &[Step]) {
         assert_eq!(census.reserved, model.areas.values().sum::<u64>());
     }
     let listed: Vec<_> = space
-        .segments()
-        .filter(|segment| segment.state != State::Gap)
-        .map(|segment| (segment.first.0, segment.reserved))
+        .segments_from(Vpn(0))
+        .filter(|segment| segment.state() != State::Gap)
+        .map(|segment| (segment.first().0, segment.reserved()))
         .collect();
     assert!(
         listed

@@ -68,9 +68,9 @@ fn a_new_space_is_one_gap() {
     let space = space(100);
     let census = space.check().unwrap();
     assert_eq!((census.gaps, census.vacant, census.live), (1, 100, 0));
-    let all: Vec<_> = space.segments().collect();
+    let all: Vec<_> = space.segments_from(Vpn(0)).collect();
     assert_eq!(all.len(), 1);
-    assert_eq!((all[0].first, all[0].reserved), (Vpn(BASE), 100));
+    assert_eq!((all[0].first(), all[0].reserved()), (Vpn(BASE), 100));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn without_nodes_nothing_happens_and_the_error_says_so() {
     let mut space = space(1 << 16);
     let mut areas = Vec::new();
     let before = loop {
-        let before = space.segments().count();
+        let before = space.segments_from(Vpn(0)).count();
         match space.reserve(&Fit::new(1), &[0, 0]) {
             Ok(area) => areas.push(area),
             Err(error) => {
@@ -175,7 +175,7 @@ fn without_nodes_nothing_happens_and_the_error_says_so() {
             }
         }
     };
-    assert_eq!(space.segments().count(), before);
+    assert_eq!(space.segments_from(Vpn(0)).count(), before);
     space.check().unwrap();
     space.feed(node_page());
     areas.push(space.reserve(&Fit::new(1), &[0, 0]).unwrap());
@@ -263,7 +263,7 @@ fn what_is_entrusted_is_claimed_once_and_by_its_first_page_only() {
     let start = area.start();
     let at = |offset: i64| Vpn(start.0.wrapping_add_signed(offset));
     assert_eq!(space.claim(start).err(), Some(Unclaimed::Owned));
-    space.entrust(area);
+    area.entrust();
     assert_eq!(space.claim(at(1)).err(), Some(Unclaimed::Interior));
     assert_eq!(space.claim(at(3)).err(), Some(Unclaimed::Interior));
     assert_eq!(space.claim(at(-1)).err(), Some(Unclaimed::Guard));
@@ -288,13 +288,13 @@ fn find_tells_the_area_of_an_interior_page_and_of_a_guard() {
     for offset in 0..5 {
         let found = space.find(Vpn(BASE + offset)).unwrap();
         assert_eq!(
-            (found.state, found.start(), found.pages()),
+            (found.state(), found.start(), found.pages()),
             (State::Owned, area.start(), 4)
         );
         assert_eq!(found.contains(Vpn(BASE + offset)), offset < 4);
-        assert_eq!(found.words, [1, 77]);
+        assert_eq!([found.word(0), found.word(1)], [1, 77]);
     }
-    assert_eq!(space.find(Vpn(BASE + 5)).unwrap().state, State::Gap);
+    assert_eq!(space.find(Vpn(BASE + 5)).unwrap().state(), State::Gap);
     assert!(space.find(Vpn(BASE + 100)).is_none());
     space.release(area);
 }
@@ -310,16 +310,14 @@ fn an_area_of_another_space_is_a_broken_caller() {
 #[test]
 fn areas_that_wait_are_a_list() {
     let mut space = space(100);
-    let mut list = None;
+    let mut list = List::new();
     for _ in 0..3 {
         let mut area = reserve(&mut space, &bare(1)).unwrap();
         area.retire();
-        assert!(area.link(list.take()).is_none());
-        list = Some(area);
+        list.push(area);
     }
     let mut pages = Vec::new();
-    while let Some(mut area) = list {
-        list = area.link(None);
+    for area in list {
         pages.push(area.start().0 - BASE);
         space.release(area);
     }
@@ -343,11 +341,11 @@ fn a_cache_gives_the_last_of_the_same_size_and_phase() {
     assert_eq!(given_up.len(), 1, "its limit is 2");
     assert_eq!(given_up[0].start(), starts[1], "the one put last before");
     space.release(given_up.remove(0));
-    assert_eq!((cache.nr_areas(), cache.pages()), (2, 4));
+    assert_eq!((cache.nr_areas, cache.pages()), (2, 4));
     cache.check().unwrap();
     assert_eq!(space.check().unwrap().parked, 2);
     assert_eq!(
-        space.find(starts[2]).unwrap().state,
+        space.find(starts[2]).unwrap().state(),
         State::Parked,
         "still reserved, and known"
     );
@@ -356,13 +354,16 @@ fn a_cache_gives_the_last_of_the_same_size_and_phase() {
     let wrong = Fit::new(1).congruent(2, (starts[2].0 + 1) % 2);
     assert!(cache.take(&wrong, &[0, 0]).is_none());
     let area = cache.take(&bare(2), &[8, 9]).unwrap();
-    assert_eq!((area.start(), area.pages(), area.words()), (starts[2], 2, [8, 9]));
-    assert_eq!(space.find(starts[2]).unwrap().state, State::Owned);
+    assert_eq!(
+        (area.start(), area.pages(), [area.word(0), area.word(1)]),
+        (starts[2], 2, [8, 9])
+    );
+    assert_eq!(space.find(starts[2]).unwrap().state(), State::Owned);
     space.release(area);
-    let last = cache.drain().unwrap();
+    let last = cache.give_up().unwrap();
     assert_eq!(last.start(), starts[0]);
     space.release(last);
-    assert!(cache.drain().is_none());
+    assert!(cache.give_up().is_none());
     cache.check().unwrap();
     assert_eq!(space.check().unwrap().gaps, 1);
 }
@@ -444,7 +445,7 @@ fn what_is_not_touched_goes_by_quarters_and_what_is_in_use_stays() {
         gone.into_iter().for_each(|area| space.release(area));
         cache.check().unwrap();
     }
-    assert_eq!((idle, cache.nr_areas()), (0, 16));
+    assert_eq!((idle, cache.nr_areas), (0, 16));
 }
 
 #[test]

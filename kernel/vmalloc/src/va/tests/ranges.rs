@@ -23,7 +23,7 @@ fn an_empty_space_has_nothing_to_give() {
         Some(Error::NoSpace { pages: 1 })
     );
     assert!(space.find(Vpn(0)).is_none());
-    assert_eq!(space.segments().count(), 0);
+    assert_eq!(space.segments_from(Vpn(0)).count(), 0);
     assert_eq!(space.remove(Vpn(0), 1), Ok(false));
     assert_eq!(space.lowest(&bare(1)), Err(Error::NoSpace { pages: 1 }));
     space.check().unwrap();
@@ -34,7 +34,7 @@ fn no_area_lies_across_a_hole_between_two_ranges() {
     let mut space = empty();
     add(&mut space, 100, 8);
     add(&mut space, 116, 8);
-    assert_eq!(space.pages(), 16);
+    assert_eq!(space.pages, 16);
     assert_eq!(
         reserve(&mut space, &bare(9)).err(),
         Some(Error::NoSpace { pages: 9 })
@@ -46,7 +46,7 @@ fn no_area_lies_across_a_hole_between_two_ranges() {
     assert_eq!(space.claim(Vpn(110)).err(), Some(Unclaimed::Outside));
     let from: Vec<_> = space
         .segments_from(Vpn(110))
-        .map(|segment| segment.first)
+        .map(|segment| segment.first())
         .collect();
     assert_eq!(from, [Vpn(116), Vpn(121)], "from the hole on");
     add(&mut space, 108, 8);
@@ -69,7 +69,7 @@ fn only_what_is_free_whole_is_removed() {
     );
     assert_eq!(space.remove(Vpn(16), 8), Ok(true), "out of the middle");
     space.check().unwrap();
-    assert_eq!((space.pages(), space.remove(Vpn(16), 8)), (24, Ok(false)));
+    assert_eq!((space.pages, space.remove(Vpn(16), 8)), (24, Ok(false)));
     space.release(area);
     assert_eq!(space.check().unwrap().gaps, 2);
 }
@@ -87,14 +87,14 @@ fn a_range_that_is_too_small_for_an_area_does_not_come() {
     }
     let mut hungry = Space::<2>::empty(7, 1 << 20, node_page());
     while hungry.nr_spare_nodes() > 2 {
-        let at = (hungry.nr_areas() as u64) * 2;
+        let at = (hungry.nr_areas as u64) * 2;
         let _ = hungry.add_reserved(Vpn(at), 1, &bare(1), &[0; 2]).unwrap();
     }
     let amid = bare(2).congruent(4, 2);
     let refused = hungry.add_reserved(Vpn(1000), 8, &amid, &[0; 2]);
     assert_eq!(refused.err(), Some(Error::NoNodes));
     assert!(hungry.find(Vpn(1000)).is_none());
-    assert_eq!((space.pages(), space.nr_areas()), (0, 0));
+    assert_eq!((space.pages, space.nr_areas), (0, 0));
     space.check().unwrap();
     hungry.check().unwrap();
 }
@@ -149,7 +149,7 @@ proptest! {
             }
             let census = space.check().unwrap_or_else(|violation| panic!("{violation}"));
             prop_assert_eq!(census.live, areas.len());
-            prop_assert_eq!(space.pages(), pieces.len() as u64 * PIECE);
+            prop_assert_eq!(space.pages, pieces.len() as u64 * PIECE);
         }
     }
 
@@ -189,10 +189,10 @@ proptest! {
             }
             one.check().unwrap_or_else(|violation| panic!("{violation}"));
             let bounds = |space: &Space<2>| -> Vec<_> {
-                space.segments().map(|segment| (segment.state, segment.first, segment.reserved, segment.lead)).collect()
+                space.segments_from(Vpn(0)).map(|segment| (segment.state(), segment.first(), segment.reserved(), segment.start())).collect()
             };
             prop_assert_eq!(bounds(&one), bounds(&other));
-            prop_assert_eq!((one.pages(), one.nr_areas(), one.nr_gaps(), one.reserved()), (other.pages(), other.nr_areas(), other.nr_gaps(), other.reserved()));
+            prop_assert_eq!((one.pages, one.nr_areas, one.nr_gaps(), one.reserved), (other.pages, other.nr_areas, other.nr_gaps(), other.reserved));
         }
     }
 }
