@@ -80,7 +80,7 @@ pub const LINEAR_END: usize = 0_usize.wrapping_sub(1 << (Granule::VA_BITS - BITS
 const BITS_OF_REST: u32 = if Granule::VA_BITS == 48 { 2 } else { 1 };
 
 pub const VMALLOC_BASE: usize = LINEAR_END;
-/// With 48 bits before the fixed region's descriptor in the root, whatever the granule.
+/// With 48 bits before the fixed region's descriptor in the root, for each granule.
 pub const VMALLOC_END: usize = VMALLOC_BASE + VMALLOC_SIZE;
 const VMALLOC_SIZE: usize = if Granule::VA_BITS < 48 {
     1 << (Granule::VA_BITS - 2)

@@ -53,8 +53,8 @@ pub trait PhysSource<G: Granule> {
     /// that keeps its place. The same page may be asked for with a larger limit.
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run>;
 
-    /// Returns the longest piece within `limit` at `page`, mapped at `va`. `limit` pages from `page`
-    /// on are within [`pages`](Self::pages).
+    /// Returns the longest piece within `limit` at `page`, mapped at `va`. `limit` pages from
+    /// `page` on are within [`pages`](Self::pages).
     #[inline(always)]
     fn piece_at(&mut self, page: u64, limit: u64, va: VirtAddr) -> Option<Piece<'_>> {
         let _ = va;

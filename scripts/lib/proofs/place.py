@@ -237,7 +237,8 @@ def planted(image: Image) -> Iterator[Mutant]:
     def places(pattern: str, mask: int, opcode: int) -> list[int]:
         return [address for address, word in image.code(image.one(pattern)) if word & mask == opcode]
 
-    # CSEL of X registers: what is left of a gap, in 32 bits. AND of X registers: the second is what is skipped before a place.
+    # CSEL of X registers: what is left of a gap, in 32 bits. AND of X registers: the second is what
+    # is skipped before a place.
     for address in places(RESERVE, 0xFFE0_0C00, 0x9A80_0000):
         yield Mutant(f"what is left is another size at {address:#x}", lambda a=address: without(a))
     address = places(SEARCH, 0xFFE0_FC00, 0x8A00_0000)[1]

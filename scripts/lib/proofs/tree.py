@@ -23,7 +23,8 @@ from .machine import STACK, Entry, Function, Image, Path, Region
 
 LEFT, RIGHT = 0, 1
 SIDES = (LEFT, RIGHT)
-# `Node<6>` is repr(C): two links, start, pages, state, rank, owner, guards, chain, six words, largest gap, gap, parent.
+# `Node<6>` is repr(C): two links, start, pages, state, rank, owner, guards, chain, six words,
+# largest gap, gap, parent.
 SIZE, WORDS = 112, 14
 CHILD = (0, 8)
 RANK, MAX, GAP, PARENT = 33, 96, 100, 104

@@ -11,7 +11,8 @@ use crate::source::{FrameArray, PageArray, PhysRange, PhysSource};
 use crate::tables::Tables;
 use crate::tree::{Config, Half, Tree};
 
-/// [`Tree`] with default policy, for any address of the granule. It undoes what failed and splits leaves.
+/// [`Tree`] with default policy, for any address of the granule. It undoes what failed and splits
+/// leaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Engine;
 

@@ -138,8 +138,9 @@ impl<const W: usize> Cache<W> {
         Some(Area { node })
     }
 
-    /// Passes to `gone` a quarter, rounded up, of the areas that were unused since the last aging, at
-    /// most `most`, of each of the next `sizes` sizes in turn. Returns how many of these are left.
+    /// Passes to `gone` a quarter, rounded up, of the areas that were unused since the last aging,
+    /// at most `most`, of each of the next `sizes` sizes in turn. Returns how many of these are
+    /// left.
     pub fn age(&mut self, sizes: usize, most: usize, mut gone: impl FnMut(Area<W>)) -> usize {
         let (mut sizes, mut left) = (sizes, most);
         while sizes != 0 {
