@@ -19,6 +19,8 @@ PROMPTS = {"gdb": "(gdb) ", "linux": "(gdb) ", "shell": "vmwalk> "}
 """Kinds that are sessions, and what stands before that which is typed."""
 HEAD, TAIL = 12, 12
 """Of a longer answer in a session so many lines are shown, and how many are not."""
+FEW = 8
+"""So many more are shown: a few runs of leaves more or less, as images differ, move no line that says what was left out."""
 
 
 @dataclass
@@ -108,7 +110,7 @@ def answered(session: Session, answers: list[str]) -> list[list[str]]:
 def shortened(lines: list[str]) -> list[str]:
     """The first and the last lines of many."""
     lines = [line for line in lines if line.strip()]
-    if len(lines) <= HEAD + TAIL + 1:
+    if len(lines) <= HEAD + TAIL + FEW:
         return lines
     return [*lines[:HEAD], f"... {len(lines) - HEAD - TAIL} lines ...", *lines[-TAIL:]]
 

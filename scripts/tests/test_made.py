@@ -81,10 +81,10 @@ class Made(unittest.TestCase):
                 made.quoted(source, first, behind)
 
     def test_a_long_answer_is_shortened_in_the_middle(self) -> None:
-        lines = [f"line {i}" for i in range(made.HEAD + made.TAIL + 2)]
+        lines = [f"line {i}" for i in range(made.HEAD + made.TAIL + made.FEW + 1)]
         self.assertEqual(made.shortened(lines[:-1]), lines[:-1])
         short = made.shortened(lines)
-        self.assertEqual((short[0], short[made.HEAD], short[-1]), ("line 0", "... 2 lines ...", lines[-1]))
+        self.assertEqual((short[0], short[made.HEAD], short[-1]), ("line 0", f"... {made.FEW + 1} lines ...", lines[-1]))
 
     def test_only_what_may_differ_is_masked(self) -> None:
         def same(kind: str, old: str, new: str) -> bool:
