@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gdb"))
 
 from vmwgdb import events, walk  # noqa: E402
 from vmwgdb.arch import CONTIGUOUS, Descriptor, Geometry, NotWalkable, Registers  # noqa: E402
-from vmwgdb.arch import attribute_meaning, describe_registers, show_size  # noqa: E402
+from vmwgdb.arch import address_map, attribute_meaning, describe_registers, show_size  # noqa: E402
 from vmwgdb.elf import demangle_legacy, plain_name, without_generics  # noqa: E402
 
 TCR = 0x5_B510_3510
@@ -21,6 +21,26 @@ TEXT = 0x40_0000_0000_078C
 """r-x Normal-WB."""
 PAGE, BLOCK = 0b11, 0b01
 K4 = Geometry("4K")
+
+
+LAYOUT = (Path(__file__).resolve().parents[2] / "kernel" / "src" / "layout.rs").read_text()
+
+
+class AddressMap(unittest.TestCase):
+    def test_has_each_region_with_every_granule_and_number_of_bits(self) -> None:
+        tib = 1 << 40
+        for granule, bits, linear, vmalloc in (
+            ("4K", 39, tib // 4, tib // 8), ("16K", 47, 64 * tib, 32 * tib), ("64K", 42, 2 * tib, tib),
+            *((granule, 48, 192 * tib, 60 * tib) for granule in ("4K", "16K", "64K")),
+            *((granule, 52, 2048 * tib, 60 * tib) for granule in ("4K", "16K", "64K")),
+        ):
+            with self.subTest(granule=granule, bits=bits):
+                found = address_map(LAYOUT, bits, Geometry(granule))
+                sizes = {name: last + 1 - first for name, (first, last) in found.items()}
+                self.assertEqual({"linear": linear, "vmalloc": vmalloc, "image": 1 << 30}, {name: sizes[name] for name in ("linear", "vmalloc", "image")})
+                self.assertEqual((found["linear"][0], found["vmalloc"][0]), ((1 << 64) - (1 << bits), found["linear"][1] + 1))
+                self.assertLess(found["vmalloc"][1], found["fixed"][0])
+                self.assertLess(found["fixed"][1], found["image"][0])
 
 
 class Memory:

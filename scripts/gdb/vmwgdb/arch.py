@@ -4,6 +4,7 @@ Source: Arm ARM DDI 0487, D8.2 (translation process), D8.3 (descriptor formats),
 attributes), and the registers TCR_EL1, MAIR_EL1, SCTLR_EL1, TTBRn_EL1.
 """
 
+import re
 from dataclasses import dataclass
 
 from .memory_types import attribute_meaning, type_name
@@ -473,3 +474,20 @@ def describe_registers(registers: Registers) -> list[str]:
         attribute = registers.mair >> 8 * index & 0xFF
         lines.append(f"  Attr{index} {attribute:#04x} {attribute_meaning(attribute)}")
     return lines
+
+
+def address_map(source: str, bits: int, geometry: Geometry) -> dict[str, tuple[int, int]]:
+    """First and last address of each region, by the constants of kernel/src/layout.rs with `bits` of virtual address."""
+    found = {"PAGE_SIZE": geometry.page_size, "ENTRIES": geometry.entries}
+    listed = re.findall(r"^(?:pub )?const (\w+): \w+ = ([^;]*);", source, re.MULTILINE)
+    constants = {name: " ".join(value.split()) for name, value in listed}
+    waiting = {name: value for name, value in constants.items() if name not in found}
+    while ready := {name: value for name, value in waiting.items() if found.keys() >= set(re.findall(r"\b[A-Z_]{2,}\b", value.replace("Granule::VA_BITS", "")))}:
+        for name, value in ready.items():
+            value = value.replace("Granule::VA_BITS", str(bits)).replace("0_usize.wrapping_sub", "-")
+            value = re.sub(r"if (.*) \{ (.*) \} else \{ (.*) \}", r"((\2) if \1 else (\3))", value)
+            value = re.sub(r"(.*)\.next_multiple_of\((.*)\)", r"-(-(\1) // (\2)) * (\2)", value)
+            found[name] = eval(value, {"__builtins__": {}}, found) & MASK
+            del waiting[name]
+    bases = {name.removesuffix("_BASE"): value for name, value in found.items() if name.endswith("_BASE")}
+    return {name.lower(): (base, found[f"{name}_END"] - 1) for name, base in bases.items() if f"{name}_END" in found}

@@ -6,7 +6,7 @@ from pathlib import Path
 import gdb  # type: ignore  # exists only in gdb
 
 from . import elf
-from .arch import MASK, Geometry, Half, NotWalkable, Registers
+from .arch import MASK, Geometry, Half, NotWalkable, Registers, address_map
 
 LAYOUT = Path(__file__).resolve().parents[3] / "kernel" / "src" / "layout.rs"
 
@@ -245,19 +245,7 @@ def regions() -> dict[str, tuple[int, int]]:
         bits, geometry = half.va_bits, half.geometry
     except (NotWalkable, gdb.error, gdb.GdbError):
         bits, geometry = 48, Geometry("4K")
-    found = {"PAGE_SIZE": geometry.page_size, "ENTRIES": geometry.entries}
-    listed = re.findall(r"^(?:pub )?const (\w+): \w+ = ([^;]*);", LAYOUT.read_text(), re.MULTILINE)
-    constants = {name: " ".join(value.split()) for name, value in listed}
-    waiting = {name: value for name, value in constants.items() if name not in found}
-    while ready := {name: value for name, value in waiting.items() if found.keys() >= set(re.findall(r"\b[A-Z_]{2,}\b", value.replace("Granule::VA_BITS", "")))}:
-        for name, value in ready.items():
-            value = value.replace("Granule::VA_BITS", str(bits)).replace("0_usize.wrapping_sub", "-")
-            value = re.sub(r"if (.*) \{ (.*) \} else \{ (.*) \}", r"((\2) if \1 else (\3))", value)
-            value = re.sub(r"(.*)\.next_multiple_of\((.*)\)", r"-(-(\1) // (\2)) * (\2)", value)
-            found[name] = eval(value, {"__builtins__": {}}, found) & MASK
-            del waiting[name]
-    bases = {name.removesuffix("_BASE"): value for name, value in found.items() if name.endswith("_BASE")}
-    return {name.lower(): (base, found[f"{name}_END"] - 1) for name, base in bases.items() if f"{name}_END" in found}
+    return address_map(LAYOUT.read_text(), bits, geometry)
 
 
 DEDUCED = ("user", "linear", "image")
