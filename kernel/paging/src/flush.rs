@@ -141,6 +141,7 @@ fn exact_op<G: Granule>(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
     if G::RANGE_SHIFT > G::PAGE_SHIFT && !start.is_aligned(1 << G::RANGE_SHIFT) {
         return None;
     }
+    debug_assert!(pages != 0, "an operation on no page");
     let of_scale = |scale: u32| {
         let shift = 5 * scale + 1;
         let units = pages >> shift;
